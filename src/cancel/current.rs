@@ -1,0 +1,289 @@
+//! Where the running code stands: the thread-local stack of frames, and [`Strand`], one line of code.
+//!
+//! A thread that runs a scope's body, a job, a region or bound code has a frame for it. The innermost frame tells which
+//! node a checkpoint looks at and what time it is.
+//!
+//! # Promises
+//!
+//! 1. A frame is pushed and popped by one guard; unwinding pops it, too.
+//! 2. A thread keeps nothing after its outermost frame is gone.
+//! 3. In the destructor of a thread-local, when the stack is gone, code runs as outside any scope.
+//!
+//! # Does not know
+//!
+//! What a job or a scope is, beyond numbers and labels.
+
+use crate::{
+    cancel::{
+        node::{Deadline, Node, Parents},
+        reason::{Cancelled, Label, Reason},
+    },
+    park::clock::Clock,
+};
+use std::{
+    cell::RefCell,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+};
+
+/// What a strand is doing, as far as the library sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Activity {
+    Running,
+    Sleep,
+    Join,
+    Exit,
+    Barrier,
+    Event,
+}
+
+impl Activity {
+    const ALL: [Activity; 6] =
+        [Activity::Running, Activity::Sleep, Activity::Join, Activity::Exit, Activity::Barrier, Activity::Event];
+
+    /// Only the library's own jobs can end such a wait (if no deadline does).
+    pub(crate) fn is_closed(self) -> bool {
+        matches!(self, Activity::Join | Activity::Exit | Activity::Barrier | Activity::Event)
+    }
+
+    /// The public call that waits.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Activity::Running => "running",
+            Activity::Sleep => "sleep",
+            Activity::Join => "join",
+            Activity::Exit => "scope exit",
+            Activity::Barrier => "barrier",
+            Activity::Event => "event",
+        }
+    }
+}
+
+/// One line of code: a scope's body, a job, or bound code on a foreign thread.
+pub(crate) struct Strand {
+    /// Unique in the process; a job's is its `JobId`.
+    pub(crate) id: u64,
+    pub(crate) label: Label,
+    /// Its place in the order of a virtual run.
+    pub(crate) order: u64,
+    /// The names from the root to here.
+    path: Arc<str>,
+    /// What it was spawned under.
+    base: Arc<Node>,
+    /// A job's own node, made on first need; a body's is its scope's.
+    own: OnceLock<Arc<Node>>,
+    deadline: Option<Deadline>,
+    activity: AtomicU8,
+}
+
+/// Gives out ids for strands, unique in the process.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Strand {
+    /// A job: its node is made when somebody needs it, at once if it has a deadline.
+    pub(crate) fn job(
+        label: Label,
+        scope: &Arc<str>,
+        order: u64,
+        base: &Arc<Node>,
+        deadline: Option<Deadline>,
+    ) -> Arc<Self> {
+        let strand = Strand::new(label, Arc::clone(scope), order, base, deadline);
+        if deadline.is_some() {
+            strand.node();
+        }
+        Arc::new(strand)
+    }
+
+    /// Code that stands directly at `node`.
+    pub(crate) fn at(label: Label, path: Arc<str>, order: u64, node: &Arc<Node>) -> Arc<Self> {
+        let strand = Strand::new(label, path, order, node, None);
+        drop(strand.own.set(Arc::clone(node)));
+        Arc::new(strand)
+    }
+
+    fn new(label: Label, path: Arc<str>, order: u64, base: &Arc<Node>, deadline: Option<Deadline>) -> Self {
+        Strand {
+            id: next_id(),
+            label,
+            order,
+            path,
+            base: Arc::clone(base),
+            own: OnceLock::new(),
+            deadline,
+            activity: AtomicU8::new(Activity::Running as u8),
+        }
+    }
+
+    /// Returns the names from the root, joined by slashes. A job adds its own to its scope's.
+    pub(crate) fn path(&self) -> Arc<str> {
+        if self.label.number == 0 {
+            return Arc::clone(&self.path);
+        }
+        format!("{}/{}", self.path, self.label.name()).into()
+    }
+
+    /// Returns the strand's own node, made now if need be.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        self.own.get_or_init(|| {
+            let parents = Parents { parent: Some(&self.base), also: None };
+            Node::new(parents, self.label.clone(), self.base.clock().clone(), self.deadline)
+        })
+    }
+
+    /// Returns the nearest node that exists.
+    pub(crate) fn nearest(&self) -> &Arc<Node> {
+        self.own.get().unwrap_or(&self.base)
+    }
+
+    /// Returns the strand's own node, if anybody has needed one.
+    pub(crate) fn own(&self) -> Option<&Arc<Node>> {
+        self.own.get()
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        // A number for observers: it publishes nothing.
+        Activity::ALL[usize::from(self.activity.load(Ordering::Relaxed))]
+    }
+
+    fn set_activity(&self, activity: Activity) -> Activity {
+        Activity::ALL[usize::from(self.activity.swap(activity as u8, Ordering::Relaxed))]
+    }
+}
+
+impl fmt::Debug for Strand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Strand({} {}, {:?})", self.id, self.label, self.activity())
+    }
+}
+
+/// An entry of the thread's stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) strand: Arc<Strand>,
+    /// A region's node; else the strand's counts.
+    pub(crate) region: Option<Arc<Node>>,
+    /// The scope whose body or job this is; 0 in a region or in bound code.
+    pub(crate) scope: u64,
+    /// How many jobs run inline below this frame.
+    pub(crate) inlined: u32,
+}
+
+impl Frame {
+    fn nearest(&self) -> &Arc<Node> {
+        self.region.as_ref().unwrap_or_else(|| self.strand.nearest())
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.nearest().clock().clone()
+    }
+
+    fn node(&self) -> &Arc<Node> {
+        self.region.as_ref().unwrap_or_else(|| self.strand.node())
+    }
+}
+
+thread_local! {
+    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Looks at the innermost frame.
+pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
+    let mut look = Some(look);
+    let seen = FRAMES.try_with(|frames| look.take().map(|look| look(frames.borrow().last())));
+    match (seen, look) {
+        (Ok(Some(result)), _) => result,
+        (_, Some(look)) => look(None),
+        (_, None) => unreachable!("the closure is taken only to be called"),
+    }
+}
+
+/// Returns the innermost frame.
+pub(crate) fn frame() -> Option<Frame> {
+    with(|frame| frame.cloned())
+}
+
+/// Returns the node that the running code stands at, making the job's own if need be.
+pub(crate) fn node() -> Option<Arc<Node>> {
+    with(|frame| frame.map(|frame| Arc::clone(frame.node())))
+}
+
+/// Returns the clock in force here.
+pub(crate) fn clock() -> Clock {
+    with(|frame| frame.map_or(Clock::Real, |frame| frame.nearest().clock().clone()))
+}
+
+/// Returns why the code here is to stop, if it is.
+pub(crate) fn stop() -> Option<Reason> {
+    with(|frame| {
+        let node = frame?.nearest();
+        if node.is_cancelled() { node.reason() } else { None }
+    })
+}
+
+/// The check of every checkpoint.
+pub(crate) fn check() -> Result<(), Cancelled> {
+    match stop() {
+        None => Ok(()),
+        Some(reason) => Err(Cancelled::new(reason)),
+    }
+}
+
+/// Pops its frame when dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let frame = FRAMES.try_with(|frames| frames.borrow_mut().pop());
+        drop(frame);
+    }
+}
+
+/// Pushes a frame for as long as the result lives.
+pub(crate) fn enter(frame: Frame) -> Entered {
+    let _ = FRAMES.try_with(|frames| frames.borrow_mut().push(frame));
+    Entered(())
+}
+
+/// Runs `f` as outside any scope.
+pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(Vec<Frame>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = FRAMES.try_with(|frames| frames.swap(&RefCell::new(std::mem::take(&mut self.0))));
+        }
+    }
+    let _restore = Restore(FRAMES.try_with(RefCell::take).unwrap_or_default());
+    f()
+}
+
+/// Shows an activity of the current strand for as long as the result lives.
+#[derive(Debug)]
+pub(crate) struct Doing(Option<(Arc<Strand>, Activity)>);
+
+impl Doing {
+    pub(crate) fn new(activity: Activity) -> Self {
+        Doing(with(|frame| {
+            let strand = Arc::clone(&frame?.strand);
+            let before = strand.set_activity(activity);
+            Some((strand, before))
+        }))
+    }
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        if let Some((strand, before)) = &self.0 {
+            strand.set_activity(*before);
+        }
+    }
+}

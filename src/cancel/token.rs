@@ -1,0 +1,293 @@
+//! A public handle on a node: [`CancelToken`].
+//!
+//! # Promises
+//!
+//! 1. Dropping a token never cancels.
+//! 2. A token of a scope or region that was left says that it is cancelled, and changes nothing any more.
+//!
+//! # Does not know
+//!
+//! What its node stands for.
+
+use crate::{
+    cancel::{
+        current::{self, Frame, Strand},
+        node::{Node, Parents, Registration},
+        reason::{Label, Reason, ReasonKind},
+    },
+    park::{clock::Clock, seat},
+};
+use crossbeam::channel::Receiver;
+use std::{convert::Infallible, fmt, ops::Deref, panic::Location, sync::Arc, time::Instant};
+
+/// A handle by which any thread can stop, or see stopped, a scope, a job, a region, or a tree of tokens of its own.
+///
+/// Cheap to clone; clones are the same token. A cancel is sticky and reaches everything below: child tokens, and
+/// the scopes, jobs and regions whose token this is or that were opened with
+/// [`ScopeOptions::under`](crate::ScopeOptions::under). Dropping a token never cancels anything.
+///
+/// A scope that a *token* stops was stopped against its will: its result is an `Err`, also if the token is a clone of
+/// its own. For the quiet stop of a scope that has what it needs there is [`Scope::cancel`](crate::Scope::cancel).
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{CancelToken, ScopeOptions, sleep};
+/// # use std::time::Duration;
+/// let token = CancelToken::new();
+/// token.cancel_with("closing time");
+/// let group = ScopeOptions::new()
+///     .name("shop")
+///     .under(&token)
+///     .open(|_| Ok(sleep(Duration::from_secs(3600))?))
+///     .unwrap_err();
+/// assert!(group.to_string().contains("closing time"));
+/// ```
+#[derive(Clone)]
+pub struct CancelToken {
+    node: Arc<Node>,
+}
+
+impl CancelToken {
+    pub(crate) fn of(node: &Arc<Node>) -> Self {
+        CancelToken { node: Arc::clone(node) }
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Makes a token that is nobody's child.
+    ///
+    /// Inside a virtual-time run it belongs to the run's clock.
+    #[must_use]
+    #[track_caller]
+    #[expect(clippy::new_without_default, reason = "a default would not know the place that made it")]
+    pub fn new() -> Self {
+        let label = Label::new("token", None, Location::caller());
+        CancelToken { node: Node::new(Parents::default(), label, current::clock(), None) }
+    }
+
+    /// Returns the token of the code that runs here: of the innermost region, else the job, else (in a body) the scope.
+    ///
+    /// Outside all of these it is a fresh token that is nobody's parent.
+    #[must_use]
+    #[track_caller]
+    pub fn current() -> Self {
+        match current::node() {
+            Some(node) => CancelToken { node },
+            None => CancelToken::new(),
+        }
+    }
+
+    /// Makes a token below this one: it is cancelled with it, and can be cancelled alone.
+    ///
+    /// A child of a token that is cancelled, or of a scope that was left, is born cancelled.
+    #[must_use]
+    #[track_caller]
+    pub fn child(&self) -> Self {
+        let label = Label::new("token", None, Location::caller());
+        let parents = Parents { parent: Some(&self.node), also: None };
+        CancelToken { node: Node::new(parents, label, self.node.clock().clone(), None) }
+    }
+
+    /// Cancels everything below this token, from any thread, at any time.
+    ///
+    /// When it returns, everything below is marked, and every wait of the library below has been told. It runs no
+    /// code of yours but callbacks of [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel
+    /// changes nothing.
+    #[track_caller]
+    pub fn cancel(&self) {
+        self.cancel_for(ReasonKind::Explicit, None, Location::caller());
+    }
+
+    /// Cancels as [`cancel`](CancelToken::cancel) does, with a text for the [`Reason`].
+    #[track_caller]
+    pub fn cancel_with(&self, text: impl Into<String>) {
+        self.cancel_for(ReasonKind::Explicit, Some(text.into()), Location::caller());
+    }
+
+    /// Cancels as [`cancel_with`](CancelToken::cancel_with) does, with a reason of kind
+    /// [`Signal`](ReasonKind::Signal). Not to be called *in* a signal handler (it takes locks), but by the thread that
+    /// the handler tells.
+    #[track_caller]
+    pub fn cancel_by_signal(&self, name: impl Into<String>) {
+        self.cancel_for(ReasonKind::Signal, Some(name.into()), Location::caller());
+    }
+
+    fn cancel_for(&self, kind: ReasonKind, text: Option<String>, place: &'static Location<'static>) {
+        cancel(&self.node, kind, text, place, false);
+    }
+
+    /// Tells whether this token, or anything above it, was cancelled, or its deadline has passed.
+    ///
+    /// One atomic load, also below a deadline (after the first look). Never blocks.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.node.is_cancelled()
+    }
+
+    /// Returns why it is cancelled; `None` if it is not.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        if self.is_cancelled() { self.node.reason() } else { None }
+    }
+
+    /// Returns the earliest deadline in force: this token's own or one above. Readable after it has passed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node.deadline()
+    }
+
+    /// Returns a channel that never has a message and disconnects on the cancel, for a `select!` of your own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crossbeam::channel::{select, unbounded};
+    /// let token = tassel::CancelToken::new();
+    /// let (_sender, work) = unbounded::<u32>();
+    /// let stop = token.receiver();
+    /// token.cancel();
+    /// let got = select! {
+    ///     recv(work) -> message => message.ok(),
+    ///     recv(stop) -> _ => None,
+    /// };
+    /// assert_eq!(got, None);
+    /// ```
+    #[must_use]
+    pub fn receiver(&self) -> CancelReceiver {
+        CancelReceiver { receiver: self.node.receiver(), _node: Arc::clone(&self.node) }
+    }
+
+    /// Has `callback` called once when this token is cancelled, or now if it is already.
+    ///
+    /// It runs on the cancelling thread (for a deadline: on a thread of the library or of a waiter), outside any scope
+    /// and after all waiters have been told; a panic in it is isolated. It must be short. It is not called for a scope
+    /// or region that is merely left. Dropping the result unregisters the callback; afterwards it is not running,
+    /// unless it is dropped inside the callback itself.
+    #[must_use = "dropping the registration unregisters the callback"]
+    pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) -> OnCancel {
+        OnCancel { _registration: self.node.on_cancel(Box::new(callback)) }
+    }
+
+    /// Runs `f` on this thread as code below this token: its checkpoints see this token's cancel and deadline.
+    ///
+    /// What it returns is returned, whether cancelled or not.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        let guest = Guest::new(self.node.clock());
+        let label = self.node.label().clone();
+        let path = label.name();
+        let strand = Strand::at(label, path, guest.order, &self.node);
+        let inlined = current::with(|frame| frame.map_or(0, |frame| frame.inlined));
+        let _frame = current::enter(Frame { strand, region: Some(Arc::clone(&self.node)), scope: 0, inlined });
+        f()
+    }
+
+    /// Carries the token to another thread: the result runs `f` as [`enter`](CancelToken::enter) would, wherever it is
+    /// called.
+    ///
+    /// It does not hold a scope open. On a stealing pool such as rayon's every closure must be bound: an unbound one
+    /// may see the context of whatever it was stolen beneath.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{thread, time::Duration};
+    /// use tassel::{CancelToken, sleep};
+    /// let token = CancelToken::new();
+    /// let sleeper = thread::spawn(token.bind(|| sleep(Duration::from_secs(3600))));
+    /// token.cancel();
+    /// assert!(sleeper.join().unwrap().is_err());
+    /// ```
+    pub fn bind<R, F: FnOnce() -> R>(&self, f: F) -> impl FnOnce() -> R + use<R, F> {
+        let token = self.clone();
+        move || token.enter(f)
+    }
+}
+
+/// Cancels a node: the one way in which explicit cancels are made.
+pub(crate) fn cancel(
+    node: &Arc<Node>,
+    kind: ReasonKind,
+    text: Option<String>,
+    place: &'static Location<'static>,
+    by_will: bool,
+) {
+    let reason = Reason::new(kind, node.label().clone(), node.clock().now()).place_is(place);
+    let reason = match text {
+        Some(text) => reason.text_is(text),
+        None => reason,
+    };
+    node.cancel(reason, by_will);
+}
+
+/// A foreign thread's part in a virtual run, for as long as bound code runs there.
+struct Guest {
+    clock: Option<Clock>,
+    order: u64,
+}
+
+impl Guest {
+    fn new(clock: &Clock) -> Self {
+        let Some(run) = clock.run() else { return Guest { clock: None, order: 0 } };
+        let order = current::with(|frame| {
+            frame.filter(|frame| frame.strand.node().clock().is_same(clock)).map(|frame| frame.strand.order)
+        });
+        match order {
+            // A thread of the run itself: it has the baton.
+            Some(order) => Guest { clock: None, order },
+            None => {
+                seat::with_chair(|chair| run.enter_guest(chair.seat()));
+                Guest { clock: Some(clock.clone()), order: run.next_order() }
+            }
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(run) = self.clock.as_ref().and_then(Clock::run) {
+            seat::with_chair(|chair| run.end(chair.seat()));
+        }
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("CancelToken");
+        f.field("of", &self.node.label().to_string());
+        f.field("cancelled", &self.node.reason()).finish()
+    }
+}
+
+/// A channel that never has a message and disconnects when its token is cancelled; see [`CancelToken::receiver`].
+///
+/// Use it where a `&Receiver` is expected. It keeps its token's place alive.
+#[derive(Clone)]
+pub struct CancelReceiver {
+    receiver: Receiver<Infallible>,
+    // Subtle: the sender lives in the node. Without this, dropping all tokens would look like a cancel.
+    _node: Arc<Node>,
+}
+
+impl Deref for CancelReceiver {
+    type Target = Receiver<Infallible>;
+
+    fn deref(&self) -> &Receiver<Infallible> {
+        &self.receiver
+    }
+}
+
+impl fmt::Debug for CancelReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelReceiver").finish_non_exhaustive()
+    }
+}
+
+/// Keeps a callback registered; see [`CancelToken::on_cancel`].
+#[derive(Debug)]
+#[must_use = "dropping the registration unregisters the callback"]
+pub struct OnCancel {
+    _registration: Registration,
+}

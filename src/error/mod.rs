@@ -1,0 +1,121 @@
+//! Failures: one [`Leaf`] each, all of a scope in one [`ErrorGroup`], and how they read.
+//!
+//! A job fails by an error or a panic. Its scope records that as a [`Leaf`] in a `Log`, at its exit the log becomes
+//! an [`ErrorGroup`], and a group that reaches an outer scope becomes one child of the outer group.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `panic` | payloads, and guards around code of others that may panic |
+//! | `leaf` | one failure and where it came from |
+//! | `join` | what a joiner is told |
+//! | `group` | the tree, failures told twice, what counts as a stop |
+//! | `render` | every text |
+//!
+//! Each file imports from those above it only.
+//!
+//! # Does not know
+//!
+//! Scopes, nodes, pools, clocks. It is told places and times, and it holds plain data: the scope locks the log, and
+//! calls what runs the user's code (`Log::into_group`, `Failure::text`, `Origin::tells`, `stop_in`) without its lock.
+
+mod group;
+mod join;
+mod leaf;
+mod panic;
+mod render;
+
+pub use self::{
+    group::{Child, ErrorGroup, OrStopped, SubGroup},
+    join::JoinError,
+    leaf::{JobId, Leaf},
+};
+pub(crate) use self::{
+    group::{Log, ScopeInfo, stop_in},
+    leaf::{Failure, Origin},
+    panic::{drop_guarded, try_drop},
+};
+
+#[cfg(test)]
+mod given {
+    //! Failures to test with. Places read `x.rs:1` once [`plain`] has replaced the real ones.
+
+    use std::{
+        panic::Location,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::{ErrorGroup, Failure, JobId, Log, Origin, ScopeInfo};
+    use crate::cancel::reason::{Cancelled, Label, Reason, ReasonKind, TimedOut};
+
+    pub(super) fn place() -> &'static Location<'static> {
+        Location::caller()
+    }
+
+    pub(super) fn plain(text: &str) -> String {
+        text.replace(&format!("{}:{}", place().file(), place().line()), "x.rs:1")
+    }
+
+    /// A job that fails as many seconds after the scope's opening as its id says.
+    pub(super) fn job(id: u64, name: &str) -> Origin {
+        Origin { name: Some(name.into()), ..unnamed(id) }
+    }
+
+    pub(super) fn unnamed(id: u64) -> Origin {
+        Origin {
+            id: JobId::new(id),
+            name: None,
+            body: false,
+            place: place(),
+            number: id,
+            path: "crawl/job".into(),
+            offset: Duration::from_secs(id),
+            took: Duration::from_secs(1),
+            thread: "main".into(),
+        }
+    }
+
+    pub(super) fn body(id: u64) -> Origin {
+        Origin { body: true, ..unnamed(id) }
+    }
+
+    pub(super) fn failed(text: &'static str) -> Failure {
+        Failure::Error(anyhow::Error::msg(text))
+    }
+
+    pub(super) fn panicked(text: &'static str) -> Failure {
+        Failure::Panic(Box::new(text))
+    }
+
+    pub(super) fn returned(group: ErrorGroup) -> Failure {
+        Failure::Error(group.into())
+    }
+
+    pub(super) fn info(name: &str, jobs: u64) -> ScopeInfo {
+        ScopeInfo { name: Some(name.into()), place: place(), jobs, reason: None, stopped: false }
+    }
+
+    pub(super) fn group(name: &str, jobs: u64, failures: impl IntoIterator<Item = (Origin, Failure)>) -> ErrorGroup {
+        let mut log = Log::new();
+        for (origin, failure) in failures {
+            let late = !log.is_empty();
+            log.push(origin, failure, late);
+        }
+        log.into_group(info(name, jobs))
+    }
+
+    pub(super) fn deadline(scope: &str) -> Reason {
+        let name: Arc<str> = scope.into();
+        Reason::new(ReasonKind::Deadline, Label::new("scope", Some(name), place()), Instant::now())
+            .limit_is(Some(Duration::from_secs(2)))
+            .place_is(place())
+    }
+
+    pub(super) fn stop(scope: &str) -> Cancelled {
+        Cancelled::new(deadline(scope))
+    }
+
+    pub(super) fn timeout(scope: &str) -> TimedOut {
+        TimedOut::new(deadline(scope))
+    }
+}

@@ -1,0 +1,64 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod cancel;
+mod error;
+mod observe;
+mod park;
+pub mod pool;
+mod prim;
+#[expect(unsafe_code, reason = "the one place for it; each block is argued")]
+mod raw;
+mod scope;
+mod wait;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[cfg(all(test, tassel_loom))]
+mod model;
+
+#[doc(inline)]
+pub use crate::{
+    cancel::{
+        reason::{Cancelled, Reason, ReasonKind},
+        token::{CancelReceiver, CancelToken, OnCancel},
+    },
+    error::{Child, ErrorGroup, JobId, JoinError, Leaf, OrStopped, SubGroup},
+    scope::{
+        handle::JobHandle,
+        open::{IsolatedBuilder, JobBuilder, Return, Scope, ScopeCancelled, ScopeOnCancel, scope},
+        options::{OnFailure, OnPanic, ScopeOptions},
+    },
+    wait::time::{checkpoint, is_cancelled, now, sleep, sleep_until, yield_now},
+};
+
+/// What bodies, jobs and regions return: [`anyhow::Result`].
+pub type Result<T, E = anyhow::Error> = anyhow::Result<T, E>;
+
+/// The error of jobs, bodies and regions: [`anyhow::Error`].
+pub use anyhow::Error;
+
+/// Time limits without jobs.
+pub mod region {
+    pub use crate::{
+        cancel::reason::TimedOut,
+        scope::region::{fail_after, fail_at, move_on_after, move_on_at},
+    };
+}
+
+/// Meeting points whose waits a cancel ends.
+pub mod sync {
+    pub use crate::wait::{barrier::Barrier, event::Event};
+}
+
+/// Pictures of what runs.
+pub mod snapshot {
+    pub use crate::observe::snapshot::{JobSnapshot, ScopeSnapshot, State, of};
+}
+
+/// Long chapters.
+pub mod docs {
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+}

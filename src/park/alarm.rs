@@ -1,0 +1,147 @@
+//! Instants that somebody must be told of although nobody waits for them.
+//!
+//! A thread that waits times itself out. What has no waiter, such as a deadline seen only through `is_cancelled()`, or
+//! a pool that wants to look again, is put here. One thread serves the whole process. It exists while something is
+//! watched, and a little longer, since watches come in bursts.
+//!
+//! # Promises
+//!
+//! 1. What is watched is told once, soon after its instant, outside our locks, unless it was unwatched or is gone.
+//! 2. Without a watch there is no thread (after [`LINGER`]); with one it sleeps until the earliest instant.
+//!
+//! # Does not know
+//!
+//! What it tells: anything that is [`Due`].
+
+use crate::prim::{self, Condvar, Mutex};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, LazyLock, Weak},
+    time::{Duration, Instant},
+};
+
+/// What can be told that its instant has passed.
+pub(crate) trait Due: Send + Sync {
+    /// Called outside our locks. A slow one delays the others.
+    fn due(self: Arc<Self>);
+}
+
+/// Names one entry.
+pub(crate) type Watch = (Instant, u64);
+
+/// The entries by time. Plain data, also used by virtual runs.
+#[derive(Default)]
+pub(crate) struct Watches {
+    entries: BTreeMap<Watch, Weak<dyn Due>>,
+    next: u64,
+}
+
+impl Watches {
+    pub(crate) fn insert(&mut self, at: Instant, target: Weak<dyn Due>) -> Watch {
+        self.next += 1;
+        let watch = (at, self.next);
+        self.entries.insert(watch, target);
+        watch
+    }
+
+    /// The caller drops the result outside its lock.
+    #[must_use]
+    pub(crate) fn remove(&mut self, watch: Watch) -> Option<Weak<dyn Due>> {
+        self.entries.remove(&watch)
+    }
+
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        self.entries.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes out what is due at `now`.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<Weak<dyn Due>> {
+        let mut due = Vec::new();
+        while let Some(first) = self.entries.first_entry() {
+            if first.key().0 > now {
+                break;
+            }
+            due.push(first.remove());
+        }
+        due
+    }
+}
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watches").field("len", &self.entries.len()).finish()
+    }
+}
+
+/// How long the thread stays without a watch: long enough for a loop of short timeouts to reuse it.
+const LINGER: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct State {
+    watches: Watches,
+    serving: bool,
+}
+
+struct Alarm {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+static ALARM: LazyLock<Alarm> =
+    LazyLock::new(|| Alarm { state: Mutex::new(State::default()), changed: Condvar::default() });
+
+/// See [`Clock::watch`](super::clock::Clock::watch).
+pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
+    let mut state = ALARM.state.lock();
+    if !state.serving {
+        prim::start_thread("tassel-alarm".into(), None, serve).ok()?;
+        state.serving = true;
+    }
+    let is_earliest = state.watches.earliest().is_none_or(|earliest| at < earliest);
+    let watch = state.watches.insert(at, target);
+    drop(state);
+    if is_earliest {
+        ALARM.changed.notify_one();
+    }
+    Some(watch)
+}
+
+/// See [`Clock::unwatch`](super::clock::Clock::unwatch).
+pub(crate) fn unwatch(watch: Watch) {
+    let gone = ALARM.state.lock().watches.remove(watch);
+    drop(gone);
+}
+
+/// The alarm thread. No wake-up is lost: it sleeps on `changed`, which gives the lock up, and every insertion of an
+/// earlier instant notifies after it has held the lock.
+fn serve() {
+    let mut idle_until = None;
+    let mut state = ALARM.state.lock();
+    loop {
+        let now = Instant::now();
+        let due = state.watches.take_due(now);
+        if !due.is_empty() {
+            idle_until = None;
+            drop(state);
+            for target in due.iter().filter_map(Weak::upgrade) {
+                target.due();
+            }
+            drop(due);
+            state = ALARM.state.lock();
+            continue;
+        }
+        if let Some(at) = state.watches.earliest() {
+            idle_until = None;
+            ALARM.changed.wait_until(&mut state, at);
+        } else {
+            let until = *idle_until.get_or_insert(now + LINGER);
+            if now >= until {
+                // The decision to leave and its trace are one step under the lock: a later watch starts a new thread.
+                state.serving = false;
+                return;
+            }
+            ALARM.changed.wait_until(&mut state, until);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What time it is: [`Clock`].
+//!
+//! Every node of the cancellation tree has a clock, that of its parent; nothing outside `park/` asks the system for the
+//! time.
+
+use crate::park::{
+    alarm::{self, Due, Watch},
+    virtual_run::Run,
+};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+/// The system's monotonic clock, or that of a virtual-time run.
+#[derive(Clone)]
+pub(crate) enum Clock {
+    Real,
+    Virtual(Arc<Run>),
+}
+
+impl Clock {
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Clock::Real => Instant::now(),
+            Clock::Virtual(run) => run.now(),
+        }
+    }
+
+    /// Converts a timeout into an instant. An overflow means never.
+    pub(crate) fn after(&self, timeout: Duration) -> Option<Instant> {
+        self.now().checked_add(timeout)
+    }
+
+    pub(crate) fn is_same(&self, other: &Clock) -> bool {
+        match (self, other) {
+            (Clock::Real, Clock::Real) => true,
+            (Clock::Virtual(a), Clock::Virtual(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn run(&self) -> Option<&Arc<Run>> {
+        match self {
+            Clock::Real => None,
+            Clock::Virtual(run) => Some(run),
+        }
+    }
+
+    /// Has `target` told once, soon after `at`. `None` if the system refuses the thread that would.
+    pub(crate) fn watch(&self, at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
+        match self {
+            Clock::Real => alarm::watch(at, target),
+            Clock::Virtual(run) => Some(run.watch(at, target)),
+        }
+    }
+
+    /// Forgets a watch; one that has come due already is no error.
+    pub(crate) fn unwatch(&self, watch: Watch) {
+        match self {
+            Clock::Real => alarm::unwatch(watch),
+            Clock::Virtual(run) => run.unwatch(watch),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Clock::Real => "Real",
+            Clock::Virtual(_) => "Virtual",
+        })
+    }
+}

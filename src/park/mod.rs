@@ -1,0 +1,14 @@
+//! Where threads wait and what time it is.
+//!
+//! A [`Seat`](seat::Seat) is a thread's parking place, a [`Clock`](clock::Clock) tells the time, real or virtual, and
+//! an [alarm](alarm) calls what must be told that an instant has passed. In virtual time a [`Run`](virtual_run::Run)
+//! decides who moves.
+//!
+//! # Does not know
+//!
+//! Why a thread waits, and what an instant means.
+
+pub(crate) mod alarm;
+pub(crate) mod clock;
+pub(crate) mod seat;
+pub(crate) mod virtual_run;

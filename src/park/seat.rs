@@ -1,0 +1,197 @@
+//! A thread's parking place.
+//!
+//! A thread that must wait registers its [`Seat`] wherever a change would be of interest, then looks, parks, and looks
+//! again. Whoever makes a change pokes the seat after it.
+//!
+//! | state | the thread | a poke |
+//! |---|---|---|
+//! | `RUNNING` | runs, or is about to look | leaves `POKED` |
+//! | `PARKED` | sleeps in its parker, or is about to | leaves `POKED`, unparks |
+//! | `PARKED_IN_RUN` | has handed the baton of a virtual run on, or is about to | leaves `POKED`, tells the run |
+//! | `POKED` | will look before it parks | leaves `POKED` |
+//!
+//! # Promises
+//!
+//! 1. A poke after a change makes the owner look again after that change.
+//! 2. A park may end for no reason: the caller always looks again.
+//! 3. `std::thread::park` is not used, so a token that user code is owed is never eaten.
+//!
+//! # Does not know
+//!
+//! What is waited for.
+//!
+//! # Why no wake-up is lost
+//!
+//! ```text
+//! waiter                          poker
+//! look: not yet                   change
+//! state.swap(PARKED)              state.swap(POKED)
+//! POKED? do not park              PARKED? unpark
+//! ```
+//!
+//! Both swap one word, so one comes second. If it is the waiter, it finds `POKED` and looks again, and its swap
+//! acquires what the poker's released: it sees the change. If it is the poker, it finds `PARKED` and unparks, and
+//! a parker keeps the token until it is used. A token or `POKED` left over from an earlier wait costs one extra look.
+//! Modelled in `model.rs`, `a_poke_is_never_lost`.
+
+use crate::{
+    park::{clock::Clock, virtual_run::Run},
+    prim::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
+};
+use std::{fmt, sync::Arc, time::Instant};
+
+const RUNNING: u8 = 0;
+const PARKED: u8 = 1;
+const PARKED_IN_RUN: u8 = 2;
+const POKED: u8 = 3;
+
+/// The public end of a thread's parking place: anyone may poke it.
+pub(crate) struct Seat {
+    /// Unique in the process.
+    pub(crate) id: u64,
+    state: AtomicU8,
+    /// How often its thread has parked: two equal readings around a set of looks show that it stayed parked.
+    parks: AtomicU64,
+    /// Whether its wait can be ended by the library's own jobs only: no deadline, no foreign waker.
+    closed: AtomicBool,
+    unparker: Unparker,
+    /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
+    run: Mutex<Option<Arc<Run>>>,
+}
+
+impl Seat {
+    /// Makes the owner look again, after everything that the caller did before.
+    pub(crate) fn poke(&self) {
+        // Pairs with the swaps in `Chair::park`: what the caller changed is visible to the look that follows.
+        match self.state.swap(POKED, Ordering::AcqRel) {
+            PARKED => self.unparker.unpark(),
+            PARKED_IN_RUN => {
+                let run = self.run.lock().clone();
+                if let Some(run) = run {
+                    run.wake(self.id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets the thread go on, on behalf of a run that gives it the baton.
+    pub(crate) fn unpark(&self) {
+        self.unparker.unpark();
+    }
+
+    /// Tells whether a poke has come since the thread went to park.
+    pub(crate) fn is_poked(&self) -> bool {
+        // Pairs with the swap in `poke`.
+        self.state.load(Ordering::Acquire) == POKED
+    }
+
+    /// Returns the number of the park that the thread is in now, unless it moves or was poked.
+    pub(crate) fn parked(&self) -> Option<u64> {
+        let parks = self.parks.load(Ordering::SeqCst);
+        matches!(self.state.load(Ordering::SeqCst), PARKED | PARKED_IN_RUN).then_some(parks)
+    }
+}
+
+impl Seat {
+    /// Says, before a park, whether only the library's own jobs can end it.
+    pub(crate) fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// As [`parked`](Seat::parked), if only the library's own jobs can end the park.
+    pub(crate) fn stuck(&self) -> Option<u64> {
+        let parks = self.parked()?;
+        self.closed.load(Ordering::SeqCst).then_some(parks)
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seat").field("id", &self.id).field("parked", &self.parked()).finish()
+    }
+}
+
+/// The owner's end of a [`Seat`]: only its thread parks.
+#[derive(Debug)]
+pub(crate) struct Chair {
+    seat: Arc<Seat>,
+    parker: Parker,
+}
+
+impl Chair {
+    pub(crate) fn new() -> Self {
+        // A std atomic: ids are not part of any protocol.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let parker = Parker::new();
+        let seat = Arc::new(Seat {
+            id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            state: AtomicU8::new(RUNNING),
+            parks: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            unparker: parker.unparker().clone(),
+            run: Mutex::new(None),
+        });
+        Chair { seat, parker }
+    }
+
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.seat
+    }
+
+    /// Parks until poked or until `until`; `order` is the spawn order of the code that waits (virtual time only).
+    ///
+    /// The caller looked before, and looks again after: see the module header.
+    pub(crate) fn park(&self, clock: &Clock, until: Option<Instant>, order: u64) {
+        let seat = &self.seat;
+        seat.parks.fetch_add(1, Ordering::SeqCst);
+        match clock {
+            Clock::Real => {
+                // Pairs with the swap in `poke`, as does the one below: after it, the caller sees the change.
+                if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
+                    match until {
+                        Some(until) => self.parker.park_deadline(until),
+                        None => self.parker.park(),
+                    }
+                }
+            }
+            Clock::Virtual(run) => {
+                *seat.run.lock() = Some(Arc::clone(run));
+                if seat.state.swap(PARKED_IN_RUN, Ordering::AcqRel) != POKED {
+                    run.park(self, order, until);
+                }
+                *seat.run.lock() = None;
+            }
+        }
+        seat.state.swap(RUNNING, Ordering::AcqRel);
+    }
+
+    /// Sleeps in the parker once, for a run that hands out the baton; may return early.
+    pub(crate) fn rest(&self) {
+        self.parker.park();
+    }
+}
+
+#[cfg(not(tassel_loom))]
+thread_local! {
+    static CHAIR: Chair = Chair::new();
+}
+
+/// Calls `f` with this thread's chair, or with a fresh one where the thread's own is gone already (in a destructor
+/// of a thread-local).
+#[cfg(not(tassel_loom))]
+pub(crate) fn with_chair<R>(f: impl FnOnce(&Chair) -> R) -> R {
+    let mut f = Some(f);
+    let tried = CHAIR.try_with(|chair| f.take().map(|f| f(chair)));
+    match (tried, f) {
+        (Ok(Some(result)), _) => result,
+        (_, Some(f)) => f(&Chair::new()),
+        (_, None) => unreachable!("the closure is taken only to be called"),
+    }
+}
+
+/// In a model each wait has a chair of its own.
+#[cfg(tassel_loom)]
+pub(crate) fn with_chair<R>(f: impl FnOnce(&Chair) -> R) -> R {
+    f(&Chair::new())
+}

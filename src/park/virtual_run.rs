@@ -1,0 +1,491 @@
+//! Virtual time: one job moves at a time, and the clock jumps when nobody can.
+//!
+//! All code below one `testing::virtual_time` call shares a [`Run`]. It has one *baton*. Who holds it moves; who parks
+//! or ends hands it on: to whoever has been ready for longest in virtual time, then in order of spawning. When nobody
+//! is ready, the clock jumps to the next instant that somebody waits for. So a program's order does not depend on the
+//! machine, and hours pass in milliseconds.
+//!
+//! | entry | means |
+//! |---|---|
+//! | `ready`, a thread | wants the baton |
+//! | `ready`, a queued job | was spawned, no thread has claimed it; its turn *summons* one |
+//! | `stuck` | a queued job for which no thread could be had; the next claimer takes its turn |
+//! | `parked` | waits, perhaps until an instant |
+//! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
+//! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
+//!
+//! # Promises
+//!
+//! 1. Between two waits, code of the run is alone (but for guests and those `outside`).
+//! 2. The order of turns is that of (instant of becoming ready, spawn order).
+//! 3. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
+//!    that anybody waits for.
+//! 4. If there is none, and nobody outside, the run reports a deadlock.
+//!
+//! # Does not know
+//!
+//! Jobs, scopes, nodes: it sees seats, numbers and instants, and something to [`Summon`].
+//!
+//! # Why no wake-up is lost
+//!
+//! A seat swaps to `PARKED_IN_RUN` before it calls [`park`](Run::park), a poke swaps to `POKED` before it calls
+//! [`wake`](Run::wake), and both take the run's lock. If `wake` comes first, `park` finds the seat poked and enters it as
+//! ready; if `park` comes first, `wake` finds it parked. The baton itself goes through `holder`, read under the lock
+//! by the thread that rests until it is its own; a parker keeps a token that comes early.
+
+use crate::{
+    park::{
+        alarm::{Due, Watch, Watches},
+        seat::{Chair, Seat},
+    },
+    prim::{self, Mutex},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt, fs, mem,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Something queued whose turn has come: it finds itself a thread.
+pub(crate) trait Summon: Send + Sync {
+    /// Called outside the run's lock. The thread that comes calls [`Run::begin`]; if none can be had, [`Run::refuse`].
+    fn summon(self: Arc<Self>);
+}
+
+/// Called once when a run can never move again, with a text that says who waits.
+pub(crate) type OnDeadlock = Box<dyn FnOnce(usize) + Send>;
+
+/// When somebody became ready, how often it has yielded since (as the run counts), and its spawn order.
+type Turn = (Instant, u64, u64);
+
+enum Who {
+    Thread(Arc<Seat>),
+    Queued(Arc<dyn Summon>),
+}
+
+enum Holder {
+    Nobody,
+    /// A thread, with the kernel's name for it.
+    Seat(u64),
+    /// A queued job that waits for a thread to claim it.
+    Summoned(u64, Turn, Arc<dyn Summon>),
+    /// The thread that jumped, telling what is due.
+    Alarms,
+}
+
+struct Parked {
+    seat: Arc<Seat>,
+    order: u64,
+    until: Option<Instant>,
+}
+
+struct State {
+    now: Instant,
+    holder: Holder,
+    /// Counts hand-overs, so that a look at the holder can tell whether it is still the same turn.
+    turns: u64,
+    yields: u64,
+    ready: BTreeMap<Turn, Who>,
+    queued: HashMap<u64, Turn>,
+    stuck: HashMap<u64, Turn>,
+    parked: HashMap<u64, Parked>,
+    timers: BTreeSet<(Instant, u64, u64)>,
+    watches: Watches,
+    guests: HashSet<u64>,
+    outside: HashSet<u64>,
+    threads: HashMap<u64, PathBuf>,
+    on_deadlock: Option<OnDeadlock>,
+    orders: u64,
+    over: bool,
+}
+
+/// What is to be done once the lock is released.
+#[derive(Default)]
+struct Then {
+    unpark: Option<Arc<Seat>>,
+    summon: Option<Arc<dyn Summon>>,
+    tell: Vec<Weak<dyn Due>>,
+    deadlock: Option<(OnDeadlock, usize)>,
+}
+
+/// One virtual-time run: the clock and the baton.
+pub(crate) struct Run {
+    state: Mutex<State>,
+}
+
+impl Run {
+    /// Starts a run whose baton the calling thread holds.
+    pub(crate) fn start(seat: &Arc<Seat>) -> Arc<Self> {
+        let mut threads = HashMap::new();
+        threads.insert(seat.id, kernel_thread());
+        let run = Arc::new(Run {
+            state: Mutex::new(State {
+                now: Instant::now(),
+                holder: Holder::Seat(seat.id),
+                turns: 0,
+                yields: 0,
+                ready: BTreeMap::new(),
+                queued: HashMap::new(),
+                stuck: HashMap::new(),
+                parked: HashMap::new(),
+                timers: BTreeSet::new(),
+                watches: Watches::default(),
+                guests: HashSet::new(),
+                outside: HashSet::new(),
+                threads,
+                on_deadlock: None,
+                orders: 0,
+                over: false,
+            }),
+        });
+        let watched = Arc::downgrade(&run);
+        // Without the observer, a holder that blocks outside the library keeps the baton; nothing else depends on it.
+        drop(prim::start_thread("tassel-virtual".into(), None, move || observe(&watched)));
+        run
+    }
+
+    pub(crate) fn set_on_deadlock(&self, hook: OnDeadlock) {
+        self.state.lock().on_deadlock = Some(hook);
+    }
+
+    /// Ends the run: its observer leaves.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state.lock();
+        state.over = true;
+        let hook = state.on_deadlock.take();
+        drop(state);
+        drop(hook);
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.state.lock().now
+    }
+
+    pub(crate) fn watch(&self, at: Instant, target: Weak<dyn Due>) -> Watch {
+        self.state.lock().watches.insert(at, target)
+    }
+
+    pub(crate) fn unwatch(&self, watch: Watch) {
+        let gone = self.state.lock().watches.remove(watch);
+        drop(gone);
+    }
+
+    /// Gives out the next spawn order, from 1; the run's first code has 0.
+    pub(crate) fn next_order(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.orders += 1;
+        state.orders
+    }
+
+    /// Enters a queued job: it is ready from now on.
+    pub(crate) fn queue(&self, order: u64, job: Arc<dyn Summon>) {
+        let mut state = self.state.lock();
+        let turn = (state.now, 0, order);
+        state.queued.insert(order, turn);
+        state.ready.insert(turn, Who::Queued(job));
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+    }
+
+    /// Takes a queued job's turn on this thread: returns once the baton is here. The caller has claimed the job.
+    pub(crate) fn begin(&self, chair: &Chair, order: u64) {
+        let seat = chair.seat();
+        let mut state = self.state.lock();
+        state.threads.entry(seat.id).or_insert_with(kernel_thread);
+        state.let_go(seat.id);
+        match &state.holder {
+            Holder::Summoned(summoned, ..) if *summoned == order => {
+                state.holder = Holder::Seat(seat.id);
+                state.turns += 1;
+                return;
+            }
+            _ => {}
+        }
+        let queued = state.queued.remove(&order);
+        let turn = queued.or_else(|| state.stuck.remove(&order)).unwrap_or((state.now, 0, order));
+        let summoned = state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
+        let then = state.hand_on();
+        drop(state);
+        drop(summoned);
+        self.follow(then);
+        self.await_baton(chair);
+    }
+
+    /// Says that no thread can be had for the job whose turn it is, if it was summoned of `of`: the others go on, until
+    /// somebody claims it.
+    pub(crate) fn refuse(&self, of: *const ()) {
+        let mut state = self.state.lock();
+        let holder = mem::replace(&mut state.holder, Holder::Nobody);
+        let (order, turn, job) = match holder {
+            Holder::Summoned(order, turn, job) if Arc::as_ptr(&job).cast::<()>() == of => (order, turn, job),
+            other => {
+                state.holder = other;
+                return;
+            }
+        };
+        state.stuck.insert(order, turn);
+        let then = state.hand_on();
+        drop(state);
+        drop(job);
+        self.follow(then);
+    }
+
+    /// Hands the baton on and returns when it is this thread's turn again: at once if nobody else is ready.
+    ///
+    /// With `behind`, everybody who is ready now goes first; else only those who come before `order`.
+    pub(crate) fn pass(&self, chair: &Chair, order: u64, behind: bool) {
+        let seat = chair.seat();
+        let mut state = self.state.lock();
+        state.let_go(seat.id);
+        let yields = if behind {
+            state.yields += 1;
+            state.yields
+        } else {
+            0
+        };
+        let turn = (state.now, yields, order);
+        state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+        self.await_baton(chair);
+    }
+
+    /// Hands the baton on and waits for a poke or `until`. Called by [`Chair::park`] only.
+    pub(crate) fn park(&self, chair: &Chair, order: u64, until: Option<Instant>) {
+        let seat = chair.seat();
+        let mut state = self.state.lock();
+        if state.over {
+            return;
+        }
+        state.threads.entry(seat.id).or_insert_with(kernel_thread);
+        state.let_go(seat.id);
+        if seat.is_poked() || until.is_some_and(|until| until <= state.now) {
+            let turn = (state.now, 0, order);
+            state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
+        } else {
+            if let Some(until) = until {
+                state.timers.insert((until, order, seat.id));
+            }
+            state.parked.insert(seat.id, Parked { seat: Arc::clone(seat), order, until });
+        }
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+        self.await_baton(chair);
+    }
+
+    /// Makes a parked thread ready. Called by [`Seat::poke`] only.
+    pub(crate) fn wake(&self, seat: u64) {
+        let mut state = self.state.lock();
+        let now = state.now;
+        let Some(order) = state.unpark(seat, now) else { return };
+        let _ = order;
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+    }
+
+    /// Leaves the run: this thread's job has ended.
+    pub(crate) fn end(&self, seat: &Seat) {
+        let mut state = self.state.lock();
+        state.let_go(seat.id);
+        state.threads.remove(&seat.id);
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+    }
+
+    /// Enters a foreign thread that runs bound code. It moves at once, and the clock stands until it waits or ends.
+    pub(crate) fn enter_guest(&self, seat: &Seat) {
+        let mut state = self.state.lock();
+        state.threads.insert(seat.id, kernel_thread());
+        state.guests.insert(seat.id);
+    }
+
+    fn await_baton(&self, chair: &Chair) {
+        let id = chair.seat().id;
+        loop {
+            if matches!(self.state.lock().holder, Holder::Seat(seat) if seat == id) {
+                return;
+            }
+            chair.rest();
+        }
+    }
+
+    /// Does what was decided under the lock. Telling what is due may run user code; the baton is kept meanwhile.
+    fn follow(&self, mut then: Then) {
+        loop {
+            if let Some(seat) = then.unpark {
+                seat.unpark();
+            }
+            if let Some(job) = then.summon {
+                job.summon();
+            }
+            if let Some((hook, waiting)) = then.deadlock {
+                hook(waiting);
+            }
+            if then.tell.is_empty() {
+                return;
+            }
+            for target in then.tell.iter().filter_map(Weak::upgrade) {
+                target.due();
+            }
+            let mut state = self.state.lock();
+            state.holder = Holder::Nobody;
+            let next = state.hand_on();
+            drop(state);
+            then = next;
+        }
+    }
+}
+
+impl State {
+    /// Takes the baton, or the place outside the order, from `seat`.
+    fn let_go(&mut self, seat: u64) {
+        if matches!(self.holder, Holder::Seat(holder) if holder == seat) {
+            self.holder = Holder::Nobody;
+        }
+        self.guests.remove(&seat);
+        self.outside.remove(&seat);
+    }
+
+    fn unpark(&mut self, seat: u64, since: Instant) -> Option<u64> {
+        let parked = self.parked.remove(&seat)?;
+        if let Some(until) = parked.until {
+            self.timers.remove(&(until, parked.order, seat));
+        }
+        self.ready.insert((since, 0, parked.order), Who::Thread(parked.seat));
+        Some(parked.order)
+    }
+
+    /// Gives a free baton to who is next, and moves the clock if nobody is.
+    fn hand_on(&mut self) -> Then {
+        let mut then = Then::default();
+        if !matches!(self.holder, Holder::Nobody) {
+            return then;
+        }
+        loop {
+            if let Some((turn, who)) = self.ready.pop_first() {
+                self.turns += 1;
+                match who {
+                    Who::Thread(seat) => {
+                        self.holder = Holder::Seat(seat.id);
+                        then.unpark = Some(seat);
+                    }
+                    Who::Queued(job) => {
+                        self.queued.remove(&turn.2);
+                        self.holder = Holder::Summoned(turn.2, turn, Arc::clone(&job));
+                        then.summon = Some(job);
+                    }
+                }
+                return then;
+            }
+            if !self.guests.is_empty() {
+                return then;
+            }
+            let timer = self.timers.first().map(|(at, ..)| *at);
+            let next = [timer, self.watches.earliest()].into_iter().flatten().min();
+            let Some(next) = next else {
+                if self.outside.is_empty() && !self.parked.is_empty() {
+                    let waiting = self.parked.len();
+                    then.deadlock = self.on_deadlock.take().map(|hook| (hook, waiting));
+                }
+                return then;
+            };
+            self.now = self.now.max(next);
+            while let Some((at, _, seat)) = self.timers.first().copied() {
+                if at > self.now {
+                    break;
+                }
+                self.unpark(seat, at);
+            }
+            let due = self.watches.take_due(self.now);
+            if !due.is_empty() {
+                self.holder = Holder::Alarms;
+                then.tell = due;
+                return then;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Run")
+    }
+}
+
+/// How often the observer looks at the holder of the baton.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How many looks in a row must show one and the same sleep. A holder that waits for a lock of ours while that lock's
+/// holder has no CPU sleeps too, for a few milliseconds at the most.
+const LOOKS: u32 = 5;
+
+/// Takes the baton from a holder that sleeps outside the library, in a std barrier say. Linux only: elsewhere nothing
+/// tells us.
+fn observe(run: &Weak<Run>) {
+    let mut last = None;
+    let mut same = 0;
+    loop {
+        thread::sleep(LOOK);
+        let Some(run) = run.upgrade() else { return };
+        let mut state = run.state.lock();
+        if state.over {
+            return;
+        }
+        let Holder::Seat(seat) = state.holder else {
+            same = 0;
+            continue;
+        };
+        let turn = state.turns;
+        let thread = state.threads.get(&seat).cloned();
+        drop(state);
+        let sleep = thread.as_deref().and_then(sleep_of);
+        let Some(sleep) = sleep else {
+            same = 0;
+            continue;
+        };
+        let look = Some((seat, turn, sleep));
+        same = if look == last { same + 1 } else { 1 };
+        last = look;
+        if same < LOOKS {
+            continue;
+        }
+        same = 0;
+        state = run.state.lock();
+        if state.turns == turn && matches!(state.holder, Holder::Seat(holder) if holder == seat) {
+            state.holder = Holder::Nobody;
+            state.outside.insert(seat);
+            let then = state.hand_on();
+            drop(state);
+            run.follow(then);
+        }
+    }
+}
+
+/// The kernel's folder for the calling thread; empty where there is none.
+fn kernel_thread() -> PathBuf {
+    match fs::read_link("/proc/thread-self") {
+        Ok(thread) => PathBuf::from("/proc").join(thread),
+        Err(_) => PathBuf::new(),
+    }
+}
+
+/// Names the sleep a thread is in, by the count of its voluntary context switches; `None` if it runs or wants to.
+fn sleep_of(thread: &std::path::Path) -> Option<u64> {
+    let stat = fs::read_to_string(thread.join("stat")).ok()?;
+    // The name in parentheses may hold anything, parentheses too; the state follows the last one.
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    if state == 'R' {
+        return None;
+    }
+    let status = fs::read_to_string(thread.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
+}

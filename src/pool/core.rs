@@ -1,0 +1,598 @@
+//! The pool proper: [`PoolCore`].
+//!
+//! A scope that wants a thread puts a *ticket* here: it is listed, once, as a [`Source`]. Workers take listed sources in
+//! turn, one job each time, so that scopes share fairly. As many *unblocked* workers run as the parallelism says; a
+//! worker that announces a wait does not count while it waits, and its place is filled if there is work.
+//!
+//! # Promises
+//!
+//! 1. A listed source with queued jobs is served: by an idle worker, a new one, whoever gets free, or, where no thread
+//!    can be had, its own owner and joiners, who are told ([`Source::rescue`]).
+//! 2. Counts are right at any moment under the lock: `active` workers are alive, not idle, not blocked.
+//! 3. A refused thread undoes its reservation and loses nothing (D18).
+//! 4. Jobs that can never start are found and their scopes told ([`Source::starve`]).
+//! 5. Blocking that nobody announces is outlasted: without a finished job for a while, workers are added regardless.
+//! 6. An idle pool uses no CPU, and after the keep-alive it has no thread.
+//!
+//! # Does not know
+//!
+//! Scopes, errors, what a job does.
+//!
+//! # Why no ticket is lost
+//!
+//! A job is queued before its source asks. A worker unlists a source under the lock before it claims a job of it, and
+//! lists it again if more are queued. So an ask that finds the source listed is served by a claim that comes later.
+//! A worker goes idle only when, under the lock, there is nothing that it may take; whoever lists something after that
+//! finds it idle.
+
+use crate::{
+    park::{
+        alarm::{self, Due},
+        seat::{Seat, with_chair},
+    },
+    pool::roster::{Bed, Roster},
+    prim::{self, Condvar, Mutex, Unparker},
+};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet, VecDeque},
+    fmt, mem,
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// A scope as the pool sees it: queued jobs that a worker may run.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Claims one queued job, if there is one, and runs or sweeps it to its end. Does not unwind.
+    fn run_one(&self) -> bool;
+    /// How many jobs are queued.
+    fn queued(&self) -> usize;
+    /// Whether it is listed. Touched only under the pool's lock.
+    fn listed(&self) -> &AtomicBool;
+    /// No thread can be had now: owner and joiners are to help themselves.
+    fn rescue(&self);
+    /// The seat of the thread that opened it.
+    fn owner(&self) -> Arc<Seat>;
+    /// Its queued jobs can never start, for this reason.
+    fn starve(&self, text: &str);
+}
+
+/// Says, for the n-th start of a thread, whether to refuse it. For tests.
+pub(crate) type Refuse = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
+/// How a pool was built.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) parallelism: usize,
+    pub(crate) max_threads: usize,
+    pub(crate) keep_alive: Duration,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) name_prefix: String,
+    pub(crate) refuse: Option<Refuse>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            parallelism: thread::available_parallelism().map_or(2, usize::from),
+            max_threads: MAX_THREADS,
+            keep_alive: KEEP_ALIVE,
+            stack_size: None,
+            name_prefix: "tassel".into(),
+            refuse: None,
+        }
+    }
+}
+
+/// Far from where systems fail badly: Linux' default limit on memory maps allows about 16,000 threads.
+const MAX_THREADS: usize = 8192;
+
+/// How long a worker stays without work: what tokio and Trio use.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How soon a pool looks again while tickets wait: first for starvation, then for blocking that nobody announced.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
+/// Without a finished job for this long, workers are added regardless. Doubles each time it happens.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+struct State {
+    listed: VecDeque<Arc<dyn Source>>,
+    roster: Roster,
+    /// Workers alive, by number: their seats, and their handles once they are started.
+    workers: HashMap<u64, Arc<Seat>>,
+    handles: HashMap<u64, JoinHandle<()>>,
+    /// Workers that have left, or are about to: still to be joined.
+    left: Vec<JoinHandle<()>>,
+    /// Workers that left before whoever started them could store their handle.
+    early: HashSet<u64>,
+    /// Alive or being started.
+    threads: usize,
+    active: usize,
+    blocked: usize,
+    /// Places beyond the parallelism, given for blocking that nobody announced.
+    extra: usize,
+    peak: usize,
+    refused: u64,
+    starts: u64,
+    /// Why the last start failed; cleared by one that does not.
+    refusal: Option<String>,
+    scopes: usize,
+    closed: bool,
+    /// The look that is due, if the alarm has one of ours.
+    armed: bool,
+    look: Duration,
+    patience: Duration,
+    add: usize,
+    finished_seen: u64,
+    quiet_since: Option<Instant>,
+}
+
+/// The shared part of a pool.
+pub(crate) struct PoolCore {
+    config: Config,
+    state: Mutex<State>,
+    /// Notified when the last scope leaves, and as threads of a closed pool do.
+    changed: Condvar,
+    finished: AtomicU64,
+}
+
+/// What is to be done after unlocking.
+#[derive(Default)]
+#[must_use]
+struct Then {
+    wake: Option<Unparker>,
+    start: Option<(u64, u64)>,
+    /// No thread can be had.
+    none: bool,
+}
+
+/// Numbers for the public statistics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    pub(crate) workers: usize,
+    pub(crate) idle: usize,
+    pub(crate) blocked: usize,
+    pub(crate) peak: usize,
+    pub(crate) refused: u64,
+}
+
+impl PoolCore {
+    pub(crate) fn new(config: Config) -> Arc<Self> {
+        let state = State { look: FIRST_LOOK, patience: PATIENCE, add: 1, ..State::default() };
+        Arc::new(PoolCore {
+            config,
+            state: Mutex::new(state),
+            changed: Condvar::default(),
+            finished: AtomicU64::new(0),
+        })
+    }
+
+    /// Lists a source that has queued jobs.
+    pub(crate) fn ask(self: &Arc<Self>, source: Arc<dyn Source>) {
+        self.list(source, false);
+    }
+
+    /// As [`ask`](PoolCore::ask), and adds a worker even if the parallelism is used up.
+    pub(crate) fn own_thread(self: &Arc<Self>, source: Arc<dyn Source>) {
+        self.list(source, true);
+    }
+
+    fn list(self: &Arc<Self>, source: Arc<dyn Source>, force: bool) {
+        let mut state = self.state.lock();
+        if !source.listed().swap(true, Ordering::Relaxed) {
+            state.listed.push_back(source);
+        }
+        let then = state.find_worker(&self.config, force);
+        self.arm(&mut state);
+        drop(state);
+        self.follow(then);
+    }
+
+    /// Counts a scope in. `Err` once the pool is closed.
+    pub(crate) fn enter_scope(&self) -> Result<(), ()> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(());
+        }
+        state.scopes += 1;
+        Ok(())
+    }
+
+    pub(crate) fn leave_scope(&self) {
+        let mut state = self.state.lock();
+        state.scopes -= 1;
+        let wake = if state.closed && state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
+        state.active += wake.len();
+        let last = state.scopes == 0;
+        drop(state);
+        for worker in wake {
+            worker.unpark();
+        }
+        if last {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Refuses new scopes; idle workers leave once the last scope has.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let wake = if state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
+        state.active += wake.len();
+        drop(state);
+        for worker in wake {
+            worker.unpark();
+        }
+    }
+
+    /// Closes, waits for the scopes that run, and joins every thread.
+    pub(crate) fn shut_down(&self) {
+        self.close();
+        let mut state = self.state.lock();
+        while state.scopes > 0 {
+            self.changed.wait(&mut state);
+        }
+        let wake = state.roster.take_all();
+        state.active += wake.len();
+        drop(state);
+        for worker in wake {
+            worker.unpark();
+        }
+        let mut state = self.state.lock();
+        while state.threads > 0 || !state.early.is_empty() {
+            self.changed.wait(&mut state);
+        }
+        let threads = mem::take(&mut state.left);
+        drop(state);
+        for thread in threads {
+            drop(thread.join());
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.state.lock();
+        Counts {
+            workers: state.threads,
+            idle: state.roster.len(),
+            blocked: state.blocked,
+            peak: state.peak,
+            refused: state.refused,
+        }
+    }
+
+    /// How many jobs are queued in scopes that wait for a worker.
+    pub(crate) fn queued(&self) -> usize {
+        let listed: Vec<_> = self.state.lock().listed.iter().cloned().collect();
+        listed.iter().map(|source| source.queued()).sum()
+    }
+
+    fn follow(self: &Arc<Self>, then: Then) {
+        if let Some(worker) = then.wake {
+            worker.unpark();
+        }
+        if let Some((worker, nth)) = then.start {
+            self.start(worker, nth);
+        }
+        if then.none {
+            self.rescue();
+        }
+    }
+
+    /// Tells all who wait for a worker that there is none to be had.
+    fn rescue(&self) {
+        let listed: Vec<_> = self.state.lock().listed.iter().cloned().collect();
+        for source in listed.iter().filter(|source| source.queued() > 0) {
+            source.rescue();
+        }
+    }
+
+    /// Starts a worker whose place is reserved.
+    fn start(self: &Arc<Self>, worker: u64, nth: u64) {
+        let core = Arc::clone(self);
+        let refused = self.config.refuse.as_ref().is_some_and(|refuse| refuse(nth));
+        let started = if refused {
+            Err(std::io::Error::other("refused by a test"))
+        } else {
+            let name = thread_name(&self.config.name_prefix, worker);
+            prim::start_thread(name, self.config.stack_size, move || core.work(worker))
+        };
+        let mut state = self.state.lock();
+        match started {
+            Ok(handle) => {
+                state.refusal = None;
+                if state.early.remove(&worker) {
+                    state.left.push(handle);
+                } else {
+                    state.handles.insert(worker, handle);
+                }
+                let done: Vec<_> = {
+                    let (done, rest) = mem::take(&mut state.left).into_iter().partition(JoinHandle::is_finished);
+                    state.left = rest;
+                    done
+                };
+                drop(state);
+                self.changed.notify_all();
+                for thread in done {
+                    drop(thread.join());
+                }
+            }
+            Err(error) => {
+                state.threads -= 1;
+                state.active -= 1;
+                state.refused += 1;
+                state.refusal = Some(error.to_string());
+                self.arm(&mut state);
+                drop(state);
+                self.changed.notify_all();
+                self.rescue();
+            }
+        }
+    }
+
+    /// A worker's life.
+    fn work(self: Arc<Self>, worker: u64) {
+        let bed = Bed::new();
+        CURRENT.with(|current| *current.borrow_mut() = Some(Arc::downgrade(&self)));
+        with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
+        while let Some(source) = self.next_source(worker, &bed) {
+            if source.run_one() {
+                self.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            if source.queued() > 0 {
+                self.ask(source);
+            }
+        }
+        CURRENT.with(|current| current.borrow_mut().take());
+    }
+
+    /// Gives a worker its next source; `None` when it is to leave.
+    fn next_source(self: &Arc<Self>, worker: u64, bed: &Bed) -> Option<Arc<dyn Source>> {
+        let mut state = self.state.lock();
+        loop {
+            let spare = state.active > state.places(&self.config) && state.active > 1;
+            if !spare {
+                if let Some(source) = state.listed.pop_front() {
+                    source.listed().store(false, Ordering::Relaxed);
+                    // More than this worker can do at once: somebody else may be needed.
+                    let more = !state.listed.is_empty() || source.queued() > 1;
+                    if source.queued() > 1 && !source.listed().swap(true, Ordering::Relaxed) {
+                        state.listed.push_back(Arc::clone(&source));
+                    }
+                    let then = if more { state.find_worker(&self.config, false) } else { Then::default() };
+                    drop(state);
+                    self.follow(Then { none: false, ..then });
+                    return Some(source);
+                }
+                state.extra = 0;
+            }
+            if state.closed && state.scopes == 0 {
+                state.active -= 1;
+                state.depart(worker);
+                self.changed.notify_all();
+                return None;
+            }
+            state.active -= 1;
+            state.roster.lie_down(worker, bed);
+            let until = Instant::now().checked_add(self.config.keep_alive);
+            loop {
+                drop(state);
+                bed.sleep(until);
+                state = self.state.lock();
+                if !state.roster.is_idle(worker) {
+                    break; // taken: whoever took it counted it as active
+                }
+                if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
+                    state.depart(worker);
+                    self.changed.notify_all();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the pool looks again while tickets wait.
+    fn arm(self: &Arc<Self>, state: &mut State) {
+        if state.armed || state.listed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        if state.quiet_since.is_none() {
+            state.quiet_since = Some(now);
+            state.finished_seen = self.finished.load(Ordering::Relaxed);
+        }
+        let Some(at) = now.checked_add(state.look) else { return };
+        let target: Weak<PoolCore> = Arc::downgrade(self);
+        let target: Weak<dyn Due> = target;
+        state.armed = alarm::watch(at, target).is_some();
+    }
+
+    /// Finds scopes whose queued jobs can never start: no thread can be had, and everybody who could take one stands
+    /// in a wait that only such jobs can end.
+    fn starving(&self) -> Option<(Vec<Arc<dyn Source>>, String)> {
+        let (listed, seats, no_thread) = {
+            let state = self.state.lock();
+            let at_cap = state.threads >= self.config.max_threads;
+            let no_thread = match &state.refusal {
+                Some(error) => format!("the system refused a thread ({error})"),
+                None if at_cap => format!("the pool's max_threads is {}", self.config.max_threads),
+                None => return None,
+            };
+            if state.roster.len() > 0 || state.workers.len() != state.threads {
+                return None;
+            }
+            let listed: Vec<_> = state.listed.iter().filter(|source| source.queued() > 0).cloned().collect();
+            (listed, state.workers.values().cloned().collect::<Vec<_>>(), no_thread)
+        };
+        let owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
+        let look = |seats: &[Arc<Seat>]| seats.iter().map(|seat| seat.stuck()).collect::<Vec<_>>();
+        let (before, owners_before) = (look(&seats), look(&owners));
+        // The same park at both looks: there was a moment at which all of them stood parked.
+        let (after, owners_after) = (look(&seats), look(&owners));
+        if before.iter().any(Option::is_none) || before != after {
+            return None;
+        }
+        let stuck = owners_before.iter().zip(&owners_after).map(|(before, after)| before.is_some() && before == after);
+        let starving: Vec<_> = listed.into_iter().zip(stuck).filter_map(|(s, stuck)| stuck.then_some(s)).collect();
+        let queued: usize = starving.iter().map(|source| source.queued()).sum();
+        if queued == 0 {
+            return None;
+        }
+        let text = format!(
+            "starved: {queued} queued {} never start: {no_thread}, and all threads wait for jobs of these scopes; \
+             allow more threads, or let jobs not wait for each other",
+            if queued == 1 { "job can" } else { "jobs can" }
+        );
+        Some((starving, text))
+    }
+}
+
+impl Due for PoolCore {
+    /// Tickets have waited for a while.
+    fn due(self: Arc<Self>) {
+        let starving = self.starving();
+        if let Some((sources, text)) = starving {
+            for source in sources {
+                source.starve(&text);
+            }
+        }
+        let mut state = self.state.lock();
+        state.armed = false;
+        let waits = state.listed.iter().any(|source| source.queued() > 0);
+        let finished = self.finished.load(Ordering::Relaxed);
+        if !waits {
+            state.calm(finished);
+            return;
+        }
+        let now = Instant::now();
+        if finished != state.finished_seen {
+            state.calm(finished);
+            state.quiet_since = Some(now);
+        }
+        let quiet = state.quiet_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let mut add = 0;
+        if quiet >= state.patience {
+            add = state.add;
+            state.add = state.add.saturating_mul(2);
+            state.patience = state.patience.saturating_mul(2);
+            state.quiet_since = Some(now);
+            state.extra += add;
+        }
+        state.look = (state.look * 2).min(PATIENCE);
+        let mut todo = Vec::new();
+        // A refused start is tried again here, too.
+        for _ in 0..add.max(1) {
+            todo.push(state.find_worker(&self.config, false));
+        }
+        self.arm(&mut state);
+        drop(state);
+        for then in todo {
+            self.follow(then);
+        }
+    }
+}
+
+impl State {
+    /// How many workers may be active.
+    fn places(&self, config: &Config) -> usize {
+        config.parallelism + self.extra
+    }
+
+    /// Finds a worker for what is listed, if one may be active.
+    fn find_worker(&mut self, config: &Config, force: bool) -> Then {
+        let mut then = Then::default();
+        if self.listed.is_empty() || (self.active >= self.places(config) && !force) {
+            return then;
+        }
+        if let Some(idle) = self.roster.take() {
+            self.active += 1;
+            then.wake = Some(idle);
+        } else if self.threads < config.max_threads {
+            self.threads += 1;
+            self.active += 1;
+            self.peak = self.peak.max(self.threads);
+            self.starts += 1;
+            then.start = Some((self.starts, self.starts));
+        } else if self.active == 0 {
+            then.none = true;
+        }
+        then
+    }
+
+    /// A worker leaves for good.
+    fn depart(&mut self, worker: u64) {
+        self.workers.remove(&worker);
+        self.threads -= 1;
+        match self.handles.remove(&worker) {
+            Some(handle) => self.left.push(handle),
+            None => drop(self.early.insert(worker)),
+        }
+    }
+
+    /// Jobs finish, or none wait: patience starts anew.
+    fn calm(&mut self, finished: u64) {
+        self.finished_seen = finished;
+        self.quiet_since = None;
+        self.look = FIRST_LOOK;
+        self.patience = PATIENCE;
+        self.add = 1;
+    }
+}
+
+/// Fits a worker's name into the 15 bytes that Linux keeps, at the expense of the prefix.
+fn thread_name(prefix: &str, worker: u64) -> String {
+    let number = format!("-{worker}");
+    let mut room = 15_usize.saturating_sub(number.len()).min(prefix.len());
+    while !prefix.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}{number}", &prefix[..room])
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Weak<PoolCore>>> = const { RefCell::new(None) };
+}
+
+/// The pool whose worker the calling thread is.
+pub(crate) fn current() -> Option<Arc<PoolCore>> {
+    CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten()
+}
+
+/// The pool of scopes that name none.
+pub(crate) fn global() -> Arc<PoolCore> {
+    static GLOBAL: LazyLock<Arc<PoolCore>> = LazyLock::new(|| PoolCore::new(Config::default()));
+    Arc::clone(&GLOBAL)
+}
+
+/// Announces that the calling thread blocks during `f`: if it is a worker, its place can be filled.
+pub(crate) fn while_blocked<R>(f: impl FnOnce() -> R) -> R {
+    struct Back(Arc<PoolCore>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            let mut state = self.0.state.lock();
+            state.blocked -= 1;
+            state.active += 1;
+        }
+    }
+    let Some(core) = current() else { return f() };
+    let mut state = core.state.lock();
+    state.blocked += 1;
+    state.active -= 1;
+    let then = state.find_worker(&core.config, false);
+    core.arm(&mut state);
+    drop(state);
+    core.follow(then);
+    let _back = Back(core);
+    f()
+}
+
+impl fmt::Debug for PoolCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolCore").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! Who is idle: [`Roster`], under the pool's lock, and [`Bed`], where an idle worker sleeps.
+//!
+//! # Promises
+//!
+//! 1. Last in, first out, so that spare workers grow old at the bottom and leave.
+//! 2. *Leaving the roster is the decision.* Who wakes a worker takes it out; a worker whose time has run out takes itself
+//!    out; both under the pool's lock, so exactly one of them does. A worker that was taken stays, whatever its clock says.
+//!
+//! # Does not know
+//!
+//! What there is to do.
+//!
+//! # Why no hand-off is lost
+//!
+//! A worker lies down under the pool's lock, after it has seen that there is no work for it. Who has work comes later to
+//! that lock and finds it. The wake-up is a token in the worker's parker, which keeps it until the worker parks.
+
+use crate::prim::{Parker, Unparker};
+use std::time::Instant;
+
+/// Where a worker sleeps. Its own; nobody else parks here.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    parker: Parker,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        Bed { parker: Parker::new() }
+    }
+
+    /// Sleeps until woken or until `until`; may return early.
+    pub(crate) fn sleep(&self, until: Option<Instant>) {
+        match until {
+            Some(until) => self.parker.park_deadline(until),
+            None => self.parker.park(),
+        }
+    }
+}
+
+/// The idle workers, by number. Lives under the pool's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    idle: Vec<(u64, Unparker)>,
+}
+
+impl Roster {
+    pub(crate) fn len(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// A worker lies down.
+    pub(crate) fn lie_down(&mut self, worker: u64, bed: &Bed) {
+        self.idle.push((worker, bed.parker.unparker().clone()));
+    }
+
+    /// Takes the worker that lay down last; the caller wakes it after unlocking.
+    pub(crate) fn take(&mut self) -> Option<Unparker> {
+        self.idle.pop().map(|(_, unparker)| unparker)
+    }
+
+    /// Takes everybody.
+    pub(crate) fn take_all(&mut self) -> Vec<Unparker> {
+        self.idle.drain(..).map(|(_, unparker)| unparker).collect()
+    }
+
+    /// A worker that woke for whatever reason looks: still idle?
+    pub(crate) fn is_idle(&self, worker: u64) -> bool {
+        self.idle.iter().any(|(idle, _)| *idle == worker)
+    }
+
+    /// A worker whose time has run out leaves, unless it was taken: then it stays.
+    pub(crate) fn leave(&mut self, worker: u64) -> bool {
+        let before = self.idle.len();
+        self.idle.retain(|(idle, _)| *idle != worker);
+        self.idle.len() < before
+    }
+}

@@ -1,0 +1,9 @@
+//! All the `unsafe` of the crate, in small types that are safe to use from outside.
+//!
+//! # Does not know
+//!
+//! Scopes, pools, errors, cancellation.
+
+mod tether;
+
+pub(crate) use tether::{Face, Home, Tally, Tether, Tied, tether};

@@ -1,0 +1,206 @@
+//! Closures that may borrow the stack, handed to threads that know nothing of lifetimes.
+//!
+//! [`tether`] opens a frame. Inside it, [`Tether::tie`] turns a closure that borrows for `'t` into a [`Tied`], which
+//! any thread may own for as long as it likes: `tether` does not return, not even by unwinding, until every
+//! [`Tied`] is gone.
+//!
+//! # Promises
+//!
+//! 1. *Nothing outlives the frame.* A closure's captures are gone before its [`Tied`] lowers the count, and `tether`
+//!    returns only when the count is zero.
+//! 2. *Nothing is missed.* When `tether` returns, all effects of every tied closure are visible to its caller.
+//! 3. *No early exit.* Only code that holds `&'t Tether` may raise the count: the body, and closures that hold the
+//!    count up themselves. So a zero seen after the body is final.
+//! 4. *No late touch.* The count lives in an [`Arc`] that every [`Tied`] owns. After lowering it, a [`Tied`] uses
+//!    that `Arc` and nothing else: the frame may be gone (rust-lang/rust#98498).
+//! 5. A [`Tied`] that is leaked is never lowered: `tether` then waits for ever, which is safe.
+//!
+//! # Does not know
+//!
+//! How the owner waits and what the closures do: both are the caller's.
+
+use crate::prim::{AtomicUsize, Ordering};
+use std::{
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process,
+    sync::Arc,
+    thread,
+};
+
+/// What a [`Tally`] tells when the count reaches zero.
+pub(crate) trait Home: Send + Sync + 'static {
+    /// Called by whoever lowered the count to zero, after that: wakes the owner.
+    fn all_home(&self);
+}
+
+/// The count of tied closures that are not gone yet, beside what their threads may reach (`home`).
+pub(crate) struct Tally<H> {
+    live: AtomicUsize,
+    home: H,
+}
+
+impl<H: Home> Tally<H> {
+    pub(crate) fn new(home: H) -> Arc<Self> {
+        Arc::new(Tally { live: AtomicUsize::new(0), home })
+    }
+
+    /// Tells how many tied closures are not gone yet.
+    pub(crate) fn live(&self) -> usize {
+        // Pairs with the release in `Tied::drop`: what a closure wrote is visible to who sees it gone.
+        self.live.load(Ordering::Acquire)
+    }
+}
+
+impl<H> Deref for Tally<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.home
+    }
+}
+
+/// The right to tie closures that borrow for `'t`. Invariant in both lifetimes, as std's scope is.
+pub(crate) struct Tether<'t, 'env: 't, H> {
+    tally: &'t Arc<Tally<H>>,
+    lifetimes: PhantomData<(&'t mut &'t (), &'env mut &'env ())>,
+}
+
+/// The type that a user sees around a [`Tether`], for every pair of lifetimes.
+pub(crate) trait Face {
+    /// What the tally holds.
+    type Home: Home;
+    /// The face itself.
+    type Of<'t, 'env>
+    where
+        'env: 't;
+
+    /// Puts the face on.
+    fn wrap<'t, 'env>(tether: Tether<'t, 'env, Self::Home>) -> Self::Of<'t, 'env>;
+}
+
+/// The argument of a body. A struct, so that `'env: 't` is known wherever it is named.
+pub(crate) struct Frame<'t, 'env: 't, F: Face>(pub(crate) &'t F::Of<'t, 'env>);
+
+impl<'t, H: Home> Tether<'t, '_, H> {
+    pub(crate) fn tally(&self) -> &'t Arc<Tally<H>> {
+        self.tally
+    }
+
+    /// Makes `closure` ownable by any thread. The frame stays open until the result is gone.
+    ///
+    /// # Panics
+    ///
+    /// If more closures are alive than `isize::MAX`, which takes leaking them in a loop.
+    pub(crate) fn tie<R: 't>(&'t self, closure: impl FnOnce() -> R + Send + 't) -> Tied<H, R> {
+        // A counter that publishes nothing: the closure reaches its thread by other means.
+        let before = self.tally.live.fetch_add(1, Ordering::Relaxed);
+        if before > usize::MAX / 2 {
+            self.tally.live.fetch_sub(1, Ordering::Relaxed);
+            panic!("too many live jobs in a scope: jobs that are spawned in a loop must be able to finish");
+        }
+        let count = Count(Arc::clone(self.tally));
+        Tied { closure: Some(erase(Box::new(closure))), count }
+    }
+}
+
+impl<H: Home> fmt::Debug for Tether<'_, '_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tether").field("live", &self.tally.live()).finish()
+    }
+}
+
+type Erased<R> = Box<dyn FnOnce() -> R + Send>;
+
+/// Forgets how long a closure may live. Private: [`Tether::tie`] and [`tether`] keep the promise.
+fn erase<'t, R: 't>(closure: Box<dyn FnOnce() -> R + Send + 't>) -> Erased<R> {
+    // SAFETY:
+    // * Only the lifetime bound changes: both types are the same fat pointer to the same vtable.
+    // * The closure is gone before `'t` ends. `tie` is called with `&'t Tether`, so `tether`'s frame is open; it has
+    //   raised the count before this call; `Tied` lowers it only after the closure was consumed or dropped (see
+    //   `Tied::drop`, whose field order and `take` see to that); `tether` does not return while the count is up, and
+    //   aborts the process if anything unwinds through it.
+    unsafe { mem::transmute::<Box<dyn FnOnce() -> R + Send + 't>, Erased<R>>(closure) }
+}
+
+/// Lowers the count when dropped.
+struct Count<H: Home>(Arc<Tally<H>>);
+
+impl<H: Home> Drop for Count<H> {
+    fn drop(&mut self) {
+        // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
+        if self.0.live.fetch_sub(1, Ordering::Release) == 1 {
+            // Promise 4: from here on, only the `Arc` that this count owns.
+            self.0.home.all_home();
+        }
+    }
+}
+
+/// A closure that holds its frame open. Dropping it unrun drops the closure, then lets the frame go.
+///
+/// Subtle: fields drop in the order they stand, the closure before the count.
+pub(crate) struct Tied<H: Home, R> {
+    closure: Option<Erased<R>>,
+    count: Count<H>,
+}
+
+impl<H: Home, R> Tied<H, R> {
+    pub(crate) fn tally(&self) -> &Arc<Tally<H>> {
+        &self.count.0
+    }
+
+    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open until
+    /// `self` is dropped.
+    pub(crate) fn run(&mut self) -> Option<R> {
+        self.closure.take().map(|closure| closure())
+    }
+
+    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
+    /// dropped.
+    pub(crate) fn discard(&mut self) -> Result<(), Box<dyn Any + Send>> {
+        let closure = self.closure.take();
+        catch_unwind(AssertUnwindSafe(|| drop(closure)))
+    }
+}
+
+impl<H: Home, R> fmt::Debug for Tied<H, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tied").field("run", &self.closure.is_none()).finish()
+    }
+}
+
+/// Aborts if dropped: nothing may unwind past live borrows.
+struct AbortGuard;
+
+impl Drop for AbortGuard {
+    fn drop(&mut self) {
+        process::abort();
+    }
+}
+
+/// Runs `body` with the right to tie closures, then calls `settle` until every tied closure is gone.
+///
+/// Returns what `body` returned, or its panic. `settle` waits (and may help meanwhile); it must not unwind: the
+/// process is aborted if it does, since borrowed memory would go away under running closures.
+pub(crate) fn tether<'env, F: Face, R>(
+    tally: &Arc<Tally<F::Home>>,
+    body: impl for<'t> FnOnce(Frame<'t, 'env, F>) -> R,
+    mut settle: impl FnMut(&thread::Result<R>),
+) -> thread::Result<R> {
+    // Borrowed for all of `'t`, so it must have no drop glue; it owns nothing.
+    let face = ManuallyDrop::new(F::wrap(Tether { tally, lifetimes: PhantomData }));
+    let guard = AbortGuard;
+    let result = catch_unwind(AssertUnwindSafe(|| body(Frame(&*face))));
+    loop {
+        settle(&result);
+        if tally.live() == 0 {
+            break;
+        }
+    }
+    mem::forget(guard);
+    result
+}

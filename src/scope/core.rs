@@ -1,0 +1,484 @@
+//! What a scope's threads share: its queue, its running jobs, its failures; how it is left, and with what result.
+//!
+//! [`Core`] is `'static` by its own type: a late worker, a ticket or a handle may reach it after the scope is gone and
+//! finds an empty queue. What borrows sits in the queue's [`Tied`](crate::raw::Tied) entries, which hold the scope open.
+//!
+//! # Promises
+//!
+//! 1. Jobs start in the order of their spawning, but for a joined one (D11).
+//! 2. An entry is claimed by taking it out under the queue's lock; no tombstones.
+//! 3. A failure is recorded before the cancel that it causes (S13); every failure is kept (S14).
+//! 4. The exit waits for every job, whatever happened; meanwhile its thread runs, or sweeps, queued jobs.
+//! 5. The result follows D2 and D17, decided at the exit from the state of the nodes (S33).
+//!
+//! # Does not know
+//!
+//! OS threads, and how jobs wait.
+//!
+//! # Why the exit misses nothing
+//!
+//! The owner looks for: count zero, an entry it may take, a stop. Each change comes with a poke after it: the last
+//! count lowered calls [`Home::all_home`]; a refused thread calls [`Source::rescue`]; a stop pokes the seat registered
+//! in the node. An entry for which a thread can be had needs no poke: that thread takes it.
+
+use crate::{
+    cancel::{
+        current::{self, Activity, Doing, Strand},
+        node::{Hook, Node},
+        reason::{Cancelled, Label, Reason, ReasonKind, TimedOut},
+    },
+    error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo, drop_guarded, stop_in},
+    park::{
+        seat::{Seat, with_chair},
+        virtual_run::Summon,
+    },
+    pool::{self, PoolCore, Source},
+    prim::Mutex,
+    raw::{Home, Tally},
+    scope::job::{Job, Queued, thread_name},
+    wait,
+};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    fmt, ptr,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+/// How many jobs may run inline on top of each other on one thread, before a thread of their own is asked for.
+/// A level costs under 1 KiB of stack besides the job's own frames.
+pub(crate) const INLINE_DEPTH: u32 = 128;
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Queued>,
+    running: BTreeMap<u64, Arc<Job>>,
+    spawned: u64,
+    log: Log,
+    /// A job was stopped, or kept from starting, while the scope was stopping.
+    cut: bool,
+}
+
+/// The shared part of a scope.
+pub(crate) struct Core {
+    pub(crate) id: u64,
+    pub(crate) node: Arc<Node>,
+    pub(crate) pool: Arc<PoolCore>,
+    pub(crate) body: Arc<Strand>,
+    /// The names from the root to this scope.
+    pub(crate) path: Arc<str>,
+    pub(crate) opened: Instant,
+    pub(crate) fail_fast: bool,
+    /// Whether the owner and joiners may run jobs on their own thread.
+    pub(crate) inline: bool,
+    owner: Arc<Seat>,
+    jobs: Mutex<Jobs>,
+    listed: AtomicBool,
+    /// No thread could be had the last time one was asked for: joiners help themselves.
+    refused: AtomicBool,
+    me: OnceLock<Weak<Tally<Core>>>,
+}
+
+/// What [`Core::new`] needs besides.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) node: Arc<Node>,
+    pub(crate) pool: Arc<PoolCore>,
+    pub(crate) body: Arc<Strand>,
+    /// The names from the root to this scope.
+    pub(crate) path: Arc<str>,
+    pub(crate) fail_fast: bool,
+    pub(crate) inline: bool,
+}
+
+impl Core {
+    pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
+        let Setup { node, pool, body, path, fail_fast, inline } = setup;
+        let opened = node.clock().now();
+        let core = Tally::new(Core {
+            id: current::next_id(),
+            node,
+            pool,
+            body,
+            path,
+            opened,
+            fail_fast,
+            inline,
+            owner: with_chair(|chair| Arc::clone(chair.seat())),
+            jobs: Mutex::default(),
+            listed: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            me: OnceLock::new(),
+        });
+        let _ = core.me.set(Arc::downgrade(&core));
+        core
+    }
+
+    fn tally(&self) -> Option<Arc<Tally<Core>>> {
+        self.me.get().and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn label(&self) -> &Label {
+        self.node.label()
+    }
+
+    /// Gives out the number of the next job, from 1.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut jobs = self.jobs.lock();
+        jobs.spawned += 1;
+        jobs.spawned
+    }
+
+    /// Asks for a thread for what is queued.
+    pub(crate) fn ask(&self) {
+        if self.node.clock().run().is_some() {
+            return; // each queued job of a virtual run summons a thread when its turn comes
+        }
+        if let Some(me) = self.tally() {
+            self.pool.ask(me);
+        }
+    }
+
+    /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
+    /// `own_thread` job.
+    fn claim(&self, inline: bool) -> Option<Queued> {
+        let mut jobs = self.jobs.lock();
+        if !inline {
+            return jobs.queue.pop_front();
+        }
+        let at = jobs.queue.iter().position(|entry| !entry.job.own_thread)?;
+        jobs.queue.remove(at)
+    }
+
+    /// Takes out the entry of `job`, if it is queued still.
+    pub(crate) fn claim_job(&self, job: &Job) -> Option<Queued> {
+        let number = job.number();
+        let mut jobs = self.jobs.lock();
+        let at = jobs.queue.binary_search_by_key(&number, |entry| entry.job.number()).ok()?;
+        jobs.queue.remove(at)
+    }
+
+    /// Whether a join or the exit may run jobs on this thread, as far as the scope and the stack are concerned.
+    pub(crate) fn may_inline(&self) -> bool {
+        let depth = current::with(|frame| frame.map_or(0, |frame| frame.inlined));
+        self.inline && depth < INLINE_DEPTH && !thread::panicking()
+    }
+
+    /// Whether the last call for a thread was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        // Publishes nothing; whoever sets it pokes afterwards.
+        self.refused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn enter_running(&self, job: &Arc<Job>) {
+        self.jobs.lock().running.insert(job.number(), Arc::clone(job));
+    }
+
+    pub(crate) fn leave_running(&self, job: &Job) {
+        let gone = self.jobs.lock().running.remove(&job.number());
+        drop(gone);
+    }
+
+    /// Lists the jobs that are alive, in the order of spawning, with whether each is queued still.
+    pub(crate) fn alive(&self) -> Vec<(Arc<Job>, bool)> {
+        let jobs = self.jobs.lock();
+        let queued = jobs.queue.iter().map(|entry| (Arc::clone(&entry.job), true));
+        let running = jobs.running.values().map(|job| (Arc::clone(job), false));
+        let mut alive: Vec<_> = running.chain(queued).collect();
+        drop(jobs);
+        alive.sort_by_key(|(job, _)| job.number());
+        alive
+    }
+
+    pub(crate) fn record(&self, origin: Origin, failure: Failure) {
+        let during = self.node.is_stopping();
+        self.jobs.lock().log.push(origin, failure, during);
+    }
+
+    /// Gives an isolated job's failure to its joiner.
+    pub(crate) fn take_leaf(&self, id: JobId) -> Option<Leaf> {
+        self.jobs.lock().log.take(id)
+    }
+
+    pub(crate) fn note_cut(&self) {
+        self.jobs.lock().cut = true;
+    }
+
+    /// Cancels the scope because of a failure, which is recorded already.
+    pub(crate) fn fail_siblings(&self, who: &Label, text: String) {
+        let reason = Reason::new(ReasonKind::Failure, who.clone(), self.node.clock().now()).text_is(text);
+        self.node.cancel(reason, false);
+    }
+
+    /// A callback of the scope panicked: a failure like any other.
+    pub(crate) fn callback_panicked(&self, payload: Box<dyn std::any::Any + Send>) {
+        self.record(self.body_origin(), Failure::Panic(payload));
+    }
+
+    /// Ends a job that was not even queued: the scope is cancelled.
+    pub(crate) fn refuse(&self, job: &Job) {
+        self.note_cut();
+        job.drop_if_stopping();
+    }
+
+    fn body_origin(&self) -> Origin {
+        let took = self.node.clock().now().saturating_duration_since(self.opened);
+        Origin {
+            id: JobId::new(self.body.id),
+            name: None,
+            body: true,
+            place: self.label().place,
+            number: 0,
+            path: self.body.path(),
+            offset: took,
+            took,
+            thread: thread_name(),
+        }
+    }
+
+    /// Takes note of how the body ended; a failure of it is one like any other (S2).
+    pub(crate) fn body_ended<T>(&self, result: thread::Result<anyhow::Result<T>>) -> Body<T> {
+        self.node.expire();
+        let failure = match result {
+            Ok(Ok(value)) => return Body::Value(value),
+            Ok(Err(error)) => match stop_in(&error) {
+                Some(_) if self.node.is_stopping() => {
+                    drop_guarded(error);
+                    return Body::Stopped;
+                }
+                _ => Failure::Error(error),
+            },
+            Err(payload) => Failure::Panic(payload),
+        };
+        let origin = self.body_origin();
+        let tells = origin.tells(&failure);
+        self.record(origin, failure);
+        // Also when failures cancel nobody: the body is the manager (S65).
+        self.fail_siblings(&self.body.label, tells);
+        Body::Failed
+    }
+
+    /// Gives the scope's result and closes its node. The count is zero.
+    pub(crate) fn result<T>(&self, body: Body<T>) -> Result<T, ErrorGroup> {
+        self.node.expire();
+        let (outside, own) = (self.node.outside(), self.node.own());
+        let reason = self.node.reason();
+        self.node.close();
+        let mut jobs = self.jobs.lock();
+        debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
+        let mut log = std::mem::take(&mut jobs.log);
+        let (cut, spawned) = (jobs.cut, jobs.spawned);
+        drop(jobs);
+        let mut info = ScopeInfo {
+            name: self.label().name.clone(),
+            place: self.label().place,
+            jobs: spawned,
+            reason,
+            stopped: false,
+        };
+        if !log.is_empty() {
+            if let Body::Value(value) = body {
+                drop_guarded(value);
+            }
+            return Err(log.into_group(info));
+        }
+        let body = match body {
+            Body::Value(value) if !cut => return Ok(value),
+            body => body,
+        };
+        // Something was stopped, and nothing failed: D17's table.
+        let failure = match (outside, own) {
+            (Some(outside), _) => Failure::Stopped(Cancelled::new(outside)),
+            (None, Some(own)) if own.reason.kind() == ReasonKind::Deadline => {
+                Failure::TimedOut(TimedOut::new(own.reason))
+            }
+            (None, Some(own)) => match body {
+                Body::Value(value) if own.by_will => return Ok(value),
+                _ => {
+                    info.stopped = matches!(own.reason.kind(), ReasonKind::Explicit | ReasonKind::Signal);
+                    Failure::Stopped(Cancelled::new(own.reason))
+                }
+            },
+            (None, None) => match body {
+                Body::Value(value) => return Ok(value),
+                // Not reached: a stop is judged one only while the node is stopping, which is for good.
+                _ => Failure::Error(anyhow::anyhow!("the scope ended without a value and without a cause")),
+            },
+        };
+        if let Body::Value(value) = body {
+            drop_guarded(value);
+        }
+        log.push(self.body_origin(), failure, false);
+        Err(log.into_group(info))
+    }
+}
+
+impl Tally<Core> {
+    /// Queues a job and sees to it that somebody comes for it.
+    pub(crate) fn enqueue(&self, entry: Queued) {
+        let order = entry.job.strand.order;
+        let own_thread = entry.job.own_thread;
+        // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
+        // its entry by bisection.
+        let number = entry.job.number();
+        let mut jobs = self.jobs.lock();
+        let at = match jobs.queue.back() {
+            Some(last) if last.job.number() > number => jobs.queue.partition_point(|e| e.job.number() < number),
+            _ => jobs.queue.len(),
+        };
+        jobs.queue.insert(at, entry);
+        drop(jobs);
+        let Some(me) = self.tally() else { return };
+        match self.node.clock().run() {
+            Some(run) => run.queue(order, me),
+            None if own_thread => self.pool.own_thread(me),
+            None => self.pool.ask(me),
+        }
+    }
+
+    /// Waits for every job; runs or sweeps queued ones meanwhile. May be called again if the count is still up.
+    pub(crate) fn settle(&self) {
+        if self.live() == 0 {
+            return;
+        }
+        let _doing = Doing::new(Activity::Exit);
+        with_chair(|chair| {
+            let key = self.node.add_seat(chair.seat()).ok();
+            while self.live() > 0 {
+                self.node.expire();
+                let stopping = self.node.is_stopping();
+                let entry = if stopping {
+                    self.claim(false)
+                } else if self.may_inline() {
+                    self.claim(true)
+                } else {
+                    None
+                };
+                match entry {
+                    Some(entry) => entry.run(true),
+                    None => {
+                        let until = if stopping { None } else { self.node.deadline() };
+                        wait::park(chair, Activity::Exit, until);
+                    }
+                }
+            }
+            if let Some(key) = key {
+                self.node.remove_seat(key);
+            }
+        });
+    }
+}
+
+/// How a body ended.
+#[derive(Debug)]
+pub(crate) enum Body<T> {
+    Value(T),
+    /// With a stop that is to be judged at the exit.
+    Stopped,
+    /// The failure is in the log.
+    Failed,
+}
+
+impl Home for Core {
+    fn all_home(&self) {
+        self.owner.poke();
+    }
+}
+
+impl Hook for Tally<Core> {
+    /// The backlog is swept by the owner if it stands at its exit (its seat is poked), else by a worker.
+    fn stopping(&self) {
+        let queued = !self.jobs.lock().queue.is_empty();
+        if queued {
+            self.ask();
+        }
+    }
+}
+
+impl Source for Tally<Core> {
+    fn run_one(&self) -> bool {
+        self.refused.store(false, Ordering::Release);
+        match self.claim(false) {
+            Some(entry) => {
+                entry.run(false);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.jobs.lock().queue.len()
+    }
+
+    fn listed(&self) -> &AtomicBool {
+        &self.listed
+    }
+
+    fn rescue(&self) {
+        // Before the pokes: who is poked finds it.
+        self.refused.store(true, Ordering::Release);
+        let waiting: Vec<_> = self.jobs.lock().queue.iter().map(|entry| Arc::clone(&entry.job)).collect();
+        if let Some(run) = self.node.clock().run() {
+            run.refuse(ptr::from_ref(self).cast());
+        }
+        self.owner.poke();
+        for job in waiting {
+            job.poke_joiners();
+        }
+    }
+
+    fn owner(&self) -> Arc<Seat> {
+        Arc::clone(&self.owner)
+    }
+
+    fn starve(&self, text: &str) {
+        let reason = Reason::new(ReasonKind::Starved, self.label().clone(), self.node.clock().now()).text_is(text);
+        self.node.cancel(reason, false);
+    }
+}
+
+impl Summon for Tally<Core> {
+    fn summon(self: Arc<Self>) {
+        let pool = Arc::clone(&self.pool);
+        pool.ask(self);
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static POOL: RefCell<Option<Arc<PoolCore>>> = const { RefCell::new(None) };
+}
+
+/// Makes scopes opened on this thread use `pool`, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct UsePool(Option<Arc<PoolCore>>);
+
+impl UsePool {
+    pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
+        UsePool(POOL.try_with(|slot| slot.replace(Some(Arc::clone(pool)))).ok().flatten())
+    }
+
+    /// The pool for a scope opened here.
+    pub(crate) fn current() -> Arc<PoolCore> {
+        let here = POOL.try_with(|slot| slot.borrow().clone()).ok().flatten();
+        here.or_else(pool::current).unwrap_or_else(pool::global)
+    }
+}
+
+impl Drop for UsePool {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        let _ = POOL.try_with(|slot| slot.replace(before));
+    }
+}

@@ -1,0 +1,338 @@
+//! What a spawner holds of its job: [`JobHandle`].
+//!
+//! # Promises
+//!
+//! 1. Joining says *that* a job failed; the error belongs to the scope (D5), or, of an isolated job, to the handle.
+//! 2. A job that has ended, or will never start, answers at once, even to a joiner that is cancelled (D21).
+//! 3. A join runs at most the joined job, and only where that cannot outlast the wait (D14), or where no thread can be
+//!    had (D18).
+//! 4. Dropping a handle detaches nothing: the value is dropped with the job, a failure still counts.
+//!
+//! # Does not know
+//!
+//! Threads.
+//!
+//! # Why no wake-up is lost
+//!
+//! A joiner registers its seat with the job before it looks for the outcome; the outcome is stored before the seats
+//! are taken and poked, under the same lock.
+
+use crate::{
+    cancel::{
+        current::{self, Activity},
+        reason::ReasonKind,
+        token,
+    },
+    error::{JobId, JoinError, Leaf, try_drop},
+    park::seat::Seat,
+    prim::Mutex,
+    raw::Tally,
+    scope::{
+        core::Core,
+        job::{Job, Outcome},
+    },
+    wait::{self, End},
+};
+use std::{
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Where a job leaves its value.
+#[derive(Debug)]
+pub(crate) struct Slot<V>(Mutex<Content<V>>);
+
+#[derive(Debug)]
+enum Content<V> {
+    Empty,
+    Value(V),
+    /// Nobody holds the handle any more.
+    Abandoned,
+}
+
+impl<V> Slot<V> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Slot(Mutex::new(Content::Empty)))
+    }
+
+    /// Leaves the value, or drops it here if nobody wants it: `Err` is the panic of that drop.
+    pub(crate) fn fill(&self, value: V) -> Result<(), Box<dyn Any + Send>> {
+        let mut content = self.0.lock();
+        if let Content::Abandoned = *content {
+            drop(content);
+            return try_drop(value);
+        }
+        *content = Content::Value(value);
+        Ok(())
+    }
+
+    fn take(&self) -> Option<V> {
+        match std::mem::replace(&mut *self.0.lock(), Content::Empty) {
+            Content::Value(value) => Some(value),
+            Content::Empty | Content::Abandoned => None,
+        }
+    }
+
+    fn abandon(&self) {
+        let content = std::mem::replace(&mut *self.0.lock(), Content::Abandoned);
+        drop(content);
+    }
+}
+
+/// A handle on a spawned job: to wait for its value, to look at it, to cancel it.
+///
+/// Dropping the handle does not detach the job: the scope still waits for it, and its failure still counts.
+pub struct JobHandle<'scope, V> {
+    core: Arc<Tally<Core>>,
+    job: Arc<Job>,
+    slot: Arc<Slot<V>>,
+    /// Makes the value of an isolated job out of its failure.
+    from_leaf: Option<fn(Leaf) -> V>,
+    lifetime: PhantomData<&'scope ()>,
+}
+
+impl<V> JobHandle<'_, V> {
+    pub(crate) fn new(
+        core: &Arc<Tally<Core>>,
+        job: Arc<Job>,
+        slot: Arc<Slot<V>>,
+        from_leaf: Option<fn(Leaf) -> V>,
+    ) -> Self {
+        JobHandle { core: Arc::clone(core), job, slot, from_leaf, lifetime: PhantomData }
+    }
+
+    /// Waits for the job and returns its value.
+    ///
+    /// Blocks until the job has ended. A job that has not started is run right here, on this thread, if nothing can
+    /// end this wait but the job itself: called by the scope's body or one of its jobs, in no region and no inner
+    /// scope. [`ScopeOptions::inline`](crate::ScopeOptions::inline) forbids that.
+    ///
+    /// # Cancellation
+    ///
+    /// Always a checkpoint of the *joiner*, unless the job has ended already or will never start: that is answered
+    /// first. A joiner that is told to stop gets [`JoinError::You`]; the job goes on.
+    ///
+    /// # Errors
+    ///
+    /// * [`JoinError::Failed`], [`JoinError::Panicked`]: the job failed; its error will be in the scope's group.
+    /// * [`JoinError::Cancelled`]: the *job* was stopped, or never started.
+    /// * [`JoinError::You`]: the joiner was stopped.
+    /// * [`JoinError::WouldDeadlock`]: the job is the joiner itself, or waits for it to end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let sum = tassel::scope(|s| {
+    ///     let a = s.spawn(|| Ok(1));
+    ///     let b = s.spawn(|| Ok(2));
+    ///     Ok(a.join()? + b.join()?)
+    /// })?;
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), tassel::ErrorGroup>(())
+    /// ```
+    pub fn join(self) -> Result<V, JoinError> {
+        match self.wait_for_end(None) {
+            Ok(Some(outcome)) => self.claim(outcome),
+            Ok(None) => Err(JoinError::WouldDeadlock { cycle: Vec::new() }), // no time limit, so not reached
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the job's value if it has ended, else gives the handle back. Never blocks, never a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// The outer error is the handle, of a job that has not ended; the inner ones are those of
+    /// [`join`](JobHandle::join).
+    pub fn try_join(self) -> Result<Result<V, JoinError>, Self> {
+        match self.look() {
+            Some(outcome) => Ok(self.claim(outcome)),
+            None => Err(self),
+        }
+    }
+
+    /// Waits for the job, but no longer than `timeout`; then gives the handle back. The job goes on.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`join`](JobHandle::join): a joiner that is told to stop gets [`JoinError::You`].
+    ///
+    /// # Errors
+    ///
+    /// The outer error is the handle, after the timeout; the inner ones are those of [`join`](JobHandle::join).
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<V, JoinError>, Self> {
+        // A timeout beyond the clock is as good as none, but for the inline run that it still forbids.
+        let until = current::clock().after(timeout);
+        let until = until.map_or(Limit::Never, Limit::At);
+        match self.wait_for_end(Some(until)) {
+            Ok(Some(outcome)) => Ok(self.claim(outcome)),
+            Ok(None) => Err(self),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Tells whether the job has ended, or will never start.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.look().is_some()
+    }
+
+    /// Cancels this job and what it has opened; its siblings, the body and the scope go on.
+    ///
+    /// A job that has not started never will. That the job was stopped is no failure of the scope.
+    #[track_caller]
+    pub fn cancel(&self) {
+        self.cancel_for(None, Location::caller());
+    }
+
+    /// Cancels as [`cancel`](JobHandle::cancel) does, with a text for the [`Reason`](crate::Reason).
+    #[track_caller]
+    pub fn cancel_with(&self, text: impl Into<String>) {
+        self.cancel_for(Some(text.into()), Location::caller());
+    }
+
+    fn cancel_for(&self, text: Option<String>, place: &'static Location<'static>) {
+        if self.job.outcome().is_some() {
+            return;
+        }
+        token::cancel(self.job.strand.node(), ReasonKind::Explicit, text, place, true);
+        if self.job.drop_if_stopping() {
+            // Its captures are dropped by whoever comes for it, so let somebody come.
+            self.core.ask();
+        }
+    }
+
+    /// Returns the number by which groups and snapshots name the job, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        self.job.id()
+    }
+
+    /// Returns the job's name; one that was given none is called after its spawn place and number.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.job.strand.label.name().to_string()
+    }
+
+    /// The outcome, if there is one or there can be none but *never started*.
+    fn look(&self) -> Option<Outcome> {
+        self.job.drop_if_stopping();
+        self.job.outcome()
+    }
+
+    fn claim(&self, outcome: Outcome) -> Result<V, JoinError> {
+        if let (Outcome::Failed(_) | Outcome::Panicked(_), Some(from_leaf)) = (&outcome, self.from_leaf) {
+            if let Some(leaf) = self.core.take_leaf(self.job.id()) {
+                return Ok(from_leaf(leaf));
+            }
+        }
+        match self.job.join_error(outcome) {
+            Some(error) => Err(error),
+            // Only `join` and its kin take the value, and they consume the handle.
+            None => self.slot.take().ok_or_else(|| JoinError::WouldDeadlock { cycle: Vec::new() }),
+        }
+    }
+
+    /// `Ok(None)`: the limit passed.
+    fn wait_for_end(&self, limit: Option<Limit>) -> Result<Option<Outcome>, JoinError> {
+        if let Some(outcome) = self.look() {
+            return Ok(Some(outcome));
+        }
+        current::check().map_err(JoinError::You)?;
+        self.check_cycle()?;
+        let may_run = !self.job.own_thread && self.core.may_inline();
+        if limit.is_none() && may_run && self.cannot_outlast() {
+            if let Some(entry) = self.core.claim_job(&self.job) {
+                let _doing = current::Doing::new(Activity::Join);
+                entry.run(true);
+                if let Some(outcome) = self.look() {
+                    return Ok(Some(outcome));
+                }
+            }
+        }
+        let registered = Joiner { job: &self.job, seat: None.into() };
+        let until = match limit {
+            Some(Limit::At(until)) => Some(until),
+            Some(Limit::Never) | None => None,
+        };
+        let ended = wait::wait(Activity::Join, until, |seat| {
+            registered.register(seat);
+            if let Some(outcome) = self.look() {
+                return Some(outcome);
+            }
+            // D18: no thread can be had. The joiner's is one.
+            if limit.is_none() && self.core.is_refused() && !self.job.own_thread && self.core.may_inline() {
+                if let Some(entry) = self.core.claim_job(&self.job) {
+                    entry.run(true);
+                    return self.look();
+                }
+            }
+            None
+        });
+        match ended {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(End::TimedOut) => Ok(None),
+            Err(End::Stopped(stop)) => Err(JoinError::You(stop)),
+        }
+    }
+
+    /// D14: run inline, the job may not outlast a wait that could end before it.
+    fn cannot_outlast(&self) -> bool {
+        current::with(|frame| {
+            frame.is_some_and(|frame| {
+                let is_body = Arc::ptr_eq(&frame.strand, &self.core.body);
+                frame.scope == self.core.id && (is_body || frame.strand.own().is_none())
+            })
+        })
+    }
+
+    /// Joining oneself can never end.
+    fn check_cycle(&self) -> Result<(), JoinError> {
+        let own = current::with(|frame| frame.is_some_and(|frame| Arc::ptr_eq(&frame.strand, &self.job.strand)));
+        if own { Err(JoinError::WouldDeadlock { cycle: vec![self.name()] }) } else { Ok(()) }
+    }
+}
+
+enum Limit {
+    At(Instant),
+    Never,
+}
+
+/// Takes the seat out of the job's list when the wait is over.
+struct Joiner<'a> {
+    job: &'a Job,
+    seat: std::cell::RefCell<Option<Arc<Seat>>>,
+}
+
+impl Joiner<'_> {
+    fn register(&self, seat: &Arc<Seat>) {
+        self.job.add_joiner(seat);
+        self.seat.borrow_mut().get_or_insert_with(|| Arc::clone(seat));
+    }
+}
+
+impl Drop for Joiner<'_> {
+    fn drop(&mut self) {
+        if let Some(seat) = self.seat.borrow_mut().take() {
+            self.job.remove_joiner(&seat);
+        }
+    }
+}
+
+impl<V> Drop for JobHandle<'_, V> {
+    /// Detaches nothing: a value that is there already is dropped here, a later one by the job.
+    fn drop(&mut self) {
+        self.slot.abandon();
+    }
+}
+
+impl<V> fmt::Debug for JobHandle<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut f = f.debug_struct("JobHandle");
+        f.field("id", &self.id()).field("name", &self.name()).field("finished", &self.is_finished()).finish()
+    }
+}

@@ -1,0 +1,21 @@
+//! What users open and hold: scopes, their options, jobs and handles, and regions.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `open` | [`scope`](open::scope), [`Scope`](open::Scope) and its builders: the public face |
+//! | `options` | [`ScopeOptions`](options::ScopeOptions) |
+//! | `core` | what a scope's threads share: queue, running jobs, failures; its exit and its result |
+//! | `job` | one job: its state and outcome; running and sweeping it |
+//! | `handle` | [`JobHandle`](handle::JobHandle) |
+//! | `region` | time limits without jobs |
+//!
+//! # Does not know
+//!
+//! OS threads: the pool has them.
+
+pub(crate) mod core;
+pub(crate) mod handle;
+pub(crate) mod job;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod region;

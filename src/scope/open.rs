@@ -1,0 +1,642 @@
+//! Opening a scope, and spawning into it: [`scope`], [`Scope`], [`JobBuilder`].
+//!
+//! # Promises
+//!
+//! 1. A scope returns after its last job, whatever happened (S1); so borrowing locals is safe. The proof is in
+//!    `raw/tether.rs`.
+//! 2. Nothing is lost: every failure, also a panic of the body, is in the group.
+//!
+//! # Does not know
+//!
+//! How jobs run and wait.
+
+use crate::{
+    cancel::{
+        current::{self, Frame, Strand},
+        node::{Deadline, Hook, Node, Parents, Registration},
+        reason::{Cancelled, Label, Reason, ReasonKind},
+        token::{self, CancelToken},
+    },
+    error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo},
+    pool::PoolCore,
+    raw::{self, Face, Tally, Tether},
+    scope::{
+        core::{Core, Setup, UsePool},
+        handle::{JobHandle, Slot},
+        job::{Ending, Job, Queued, thread_name},
+        options::{OnFailure, OnPanic, ScopeOptions},
+    },
+};
+use std::{
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+/// What a body or a job may return: [`anyhow::Result<T>`] or `()`.
+///
+/// Sealed. A closure that never returns (`|| panic!()`) will do as well.
+#[diagnostic::on_unimplemented(
+    message = "a job or a scope's body returns `tassel::Result<T>` or `()`, not `{Self}`",
+    note = "end the closure with `Ok(value)`, and use `?` for errors",
+    note = "where nothing fixes the type, as in a loop that only `?` leaves, write `|| -> tassel::Result<()> {{ .. }}`"
+)]
+pub trait Return: sealed::Sealed {
+    /// What [`join`](JobHandle::join) and [`scope`] give back.
+    type Value;
+
+    #[doc(hidden)]
+    fn into_result(self) -> anyhow::Result<Self::Value>;
+}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "sealed: nobody outside may name it")]
+    pub trait Sealed {}
+    impl<T> Sealed for anyhow::Result<T> {}
+    impl Sealed for () {}
+    impl Sealed for super::Never {}
+}
+
+impl<T> Return for anyhow::Result<T> {
+    type Value = T;
+
+    fn into_result(self) -> anyhow::Result<T> {
+        self
+    }
+}
+
+impl Return for () {
+    type Value = ();
+
+    fn into_result(self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// The type `!`, which has no name on stable: what `fn() -> !` returns.
+type Never = <fn() -> ! as Output>::Output;
+
+/// Names what a function pointer returns.
+#[expect(unnameable_types, reason = "a way to write `!`, for nobody outside")]
+pub trait Output {
+    /// That.
+    type Output;
+}
+
+impl<R> Output for fn() -> R {
+    type Output = R;
+}
+
+impl Return for Never {
+    type Value = Never;
+
+    fn into_result(self) -> anyhow::Result<Never> {
+        self
+    }
+}
+
+/// Opens a scope: runs `body`, which may spawn jobs, and returns when everybody is home.
+///
+/// The body runs on this thread. Jobs run on a pool of threads, or on this thread while it waits. Whatever outlives the
+/// call can be borrowed by all of them.
+///
+/// The first failure cancels the scope: the other jobs and the body meet a [`Cancelled`] at their next
+/// [`checkpoint`](crate::checkpoint), and jobs that have not started never do. [`ScopeOptions`] has other ways.
+///
+/// # Cancellation
+///
+/// Not a checkpoint by itself: an empty scope in a cancelled place returns the body's value. A cancel from outside stops
+/// the jobs; the call goes on waiting for them.
+///
+/// # Errors
+///
+/// Returns an [`ErrorGroup`] with every failure, if there was one: an `Err`, or a panic, of a job or of the body. Also
+/// if nothing failed, but a deadline, a token or a cancel from outside stopped anything before it was done.
+///
+/// # Panics
+///
+/// A panic in the body or in a job is caught and becomes a leaf of the group, with its payload; so `scope` asserts
+/// that what the closures capture is unwind safe. With `panic = "abort"` nothing is caught: the process ends. If
+/// something of the library itself panics while jobs are running, the process is aborted, since borrowed memory would
+/// go away under them.
+///
+/// # Examples
+///
+/// ```
+/// let words = ["to", "be", "or"];
+/// let total = tassel::scope(|s| {
+///     let jobs: Vec<_> = words.iter().map(|w| s.spawn(|| Ok(w.len()))).collect();
+///     let mut total = 0;
+///     for job in jobs {
+///         total += job.join()?;
+///     }
+///     Ok(total)
+/// })?;
+/// assert_eq!(total, 6);
+/// # Ok::<(), tassel::ErrorGroup>(())
+/// ```
+#[track_caller]
+pub fn scope<'env, F, R>(body: F) -> Result<R::Value, ErrorGroup>
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    R: Return,
+{
+    ScopeOptions::new().open(body)
+}
+
+impl ScopeOptions {
+    /// Opens the scope: see [`scope`].
+    ///
+    /// # Errors
+    ///
+    /// As [`scope`]; and if the pool was shut down, in which case the body does not run.
+    ///
+    /// # Panics
+    ///
+    /// With [`OnPanic::Resume`], after the join, if anything in the scope panicked.
+    #[track_caller]
+    pub fn open<'env, F, R>(self, body: F) -> Result<R::Value, ErrorGroup>
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+        R: Return,
+    {
+        let on_panic = self.on_panic;
+        let result = match self.prepare(Location::caller()) {
+            Ok(open) => open.run(body),
+            Err(group) => Err(group),
+        };
+        match (result, on_panic) {
+            (Err(group), OnPanic::Resume) => Err(group.resume_panic()),
+            (result, _) => result,
+        }
+    }
+
+    /// Everything before the body. Not generic, and not inlined: a nested scope should cost little stack and code.
+    #[inline(never)]
+    fn prepare(self, place: &'static Location<'static>) -> Result<Open, ErrorGroup> {
+        let label = Label::new("scope", self.name, place);
+        let pool = self.pool.as_ref().map_or_else(UsePool::current, |pool| Arc::clone(pool.core()));
+        let here = current::node();
+        let clock = here.as_ref().map_or_else(current::clock, |node| node.clock().clone());
+        if pool.enter_scope().is_err() {
+            let reason = Reason::new(ReasonKind::Shutdown, label.clone(), clock.now());
+            return Err(refused(&label, reason));
+        }
+        let deadline = self.deadline.map(|at| Deadline { at, limit: None, place });
+        let timeout = self.timeout.and_then(|timeout| Deadline::after(&clock, timeout, place));
+        let parents = Parents { parent: here.as_ref(), also: self.under.as_ref().map(CancelToken::node) };
+        let node = Node::new(parents, label.clone(), clock, Deadline::earlier(deadline, timeout));
+        let (above, order, inlined) = current::with(|frame| match frame {
+            Some(frame) => (Some(frame.strand.path()), frame.strand.order, frame.inlined),
+            None => (None, 0, 0),
+        });
+        let path = match above {
+            Some(above) if !above.is_empty() => format!("{above}/{}", label.name()).into(),
+            _ => label.name(),
+        };
+        let body_label = Label { what: "body", ..label };
+        let body = Strand::at(body_label, Arc::clone(&path), order, &node);
+        let fail_fast = self.on_failure == OnFailure::FailFast;
+        let core = Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline });
+        let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
+        let hook: Weak<dyn Hook> = hook;
+        core.node.set_hook(hook);
+        Ok(Open { core, inlined })
+    }
+}
+
+/// The group of a scope that a closed pool refuses.
+fn refused(label: &Label, reason: Reason) -> ErrorGroup {
+    let origin = Origin {
+        id: JobId::new(0),
+        name: None,
+        body: true,
+        place: label.place,
+        number: 0,
+        path: label.name(),
+        offset: Duration::ZERO,
+        took: Duration::ZERO,
+        thread: thread_name(),
+    };
+    let mut log = Log::new();
+    log.push(origin, Failure::Stopped(Cancelled::new(reason.clone())), false);
+    let info =
+        ScopeInfo { name: label.name.clone(), place: label.place, jobs: 0, reason: Some(reason), stopped: false };
+    log.into_group(info)
+}
+
+/// A scope that is ready for its body.
+struct Open {
+    core: Arc<Tally<Core>>,
+    inlined: u32,
+}
+
+impl Open {
+    fn run<'env, F, R>(self, body: F) -> Result<R::Value, ErrorGroup>
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+        R: Return,
+    {
+        let core = &self.core;
+        let _left = Left(&core.pool);
+        let strand = Arc::clone(&core.body);
+        let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined: self.inlined });
+        let pool = UsePool::new(&core.pool);
+        let ended = raw::tether::<ScopeFace, _>(
+            core,
+            |frame| {
+                let result = catch_unwind(AssertUnwindSafe(|| body(frame.0).into_result()));
+                core.body_ended(result)
+            },
+            |_| core.settle(),
+        );
+        drop(pool);
+        drop(frame);
+        match ended {
+            Ok(body) => core.result(body),
+            // `body_ended` is ours and catches the user's panics; a panic of its own goes on, after the join.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Tells the pool that a scope is over.
+struct Left<'a>(&'a Arc<PoolCore>);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.0.leave_scope();
+    }
+}
+
+struct ScopeFace;
+
+impl Face for ScopeFace {
+    type Home = Core;
+    type Of<'t, 'env>
+        = Scope<'t, 'env>
+    where
+        'env: 't;
+
+    fn wrap<'t, 'env>(tether: Tether<'t, 'env, Core>) -> Scope<'t, 'env> {
+        Scope { tether }
+    }
+}
+
+/// A scope that is open: what a body, and the jobs that capture it, spawn into.
+///
+/// Made by [`scope`] and [`ScopeOptions::open`]. The lifetimes are those of [`std::thread::Scope`]: `'scope` is that of
+/// the scope, `'env` that of what it may borrow.
+pub struct Scope<'scope, 'env: 'scope> {
+    tether: Tether<'scope, 'env, Core>,
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    pub(crate) fn core(&self) -> &'scope Arc<Tally<Core>> {
+        self.tether.tally()
+    }
+
+    /// Spawns a job that ends before this scope does.
+    ///
+    /// The job starts on an idle worker, or waits in the queue until a worker or the scope's own thread takes it. Where
+    /// the system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope,
+    /// and may spawn more jobs into it. It belongs to the scope, not to the place of this call: a region around the
+    /// call does not stop it; use [`job`](Scope::job)`(..).timeout(..)`, or a scope inside the region.
+    ///
+    /// Dropping the returned handle does not detach the job. Its value is then dropped by the worker, and its failure
+    /// still counts.
+    ///
+    /// # Cancellation
+    ///
+    /// Not a checkpoint. A job that has not started when the scope is cancelled never starts: its handle says
+    /// [`JoinError::Cancelled`](crate::JoinError::Cancelled). In a scope that is cancelled already, the closure is
+    /// dropped before this returns. A running job is told the reason at its next
+    /// [`checkpoint`](crate::checkpoint).
+    ///
+    /// # Panics
+    ///
+    /// If the scope has more live jobs than `isize::MAX`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut lines = vec!["b", "a"];
+    /// tassel::scope(|s| {
+    ///     s.spawn(|| lines.sort());
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(lines, ["a", "b"]);
+    /// # Ok::<(), tassel::ErrorGroup>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn<F, R>(&'scope self, f: F) -> JobHandle<'scope, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+        R: Return,
+        R::Value: Send + 'scope,
+    {
+        JobBuilder::new(self, None).spawn_at(f, Location::caller())
+    }
+
+    /// Spawns as [`spawn`](Scope::spawn) does, unless the scope is cancelled: then the closure comes back.
+    ///
+    /// For loops that spawn from a source and must see the end.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ScopeCancelled`] with the closure if the scope is cancelled.
+    #[track_caller]
+    pub fn try_spawn<F, R>(&'scope self, f: F) -> Result<JobHandle<'scope, R::Value>, ScopeCancelled<F>>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+        R: Return,
+        R::Value: Send + 'scope,
+    {
+        let node = &self.core().node;
+        let stop = if node.is_cancelled() { node.reason() } else { None };
+        match stop {
+            Some(reason) => Err(ScopeCancelled { closure: f, reason }),
+            None => Ok(JobBuilder::new(self, None).spawn_at(f, Location::caller())),
+        }
+    }
+
+    /// Names a job that is to be spawned, and gives access to its options.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let answer = tassel::scope(|s| {
+    ///     let job = s.job("answer").timeout(Duration::from_secs(60)).spawn(|| Ok(42));
+    ///     Ok(job.join()?)
+    /// })?;
+    /// assert_eq!(answer, 42);
+    /// # Ok::<(), tassel::ErrorGroup>(())
+    /// ```
+    #[must_use = "a job is spawned by `spawn`"]
+    pub fn job(&'scope self, name: impl AsRef<str>) -> JobBuilder<'scope, 'env> {
+        JobBuilder::new(self, Some(name.as_ref().into()))
+    }
+
+    /// Stops the scope quietly: the body or a job says that it has what it needs.
+    ///
+    /// Jobs are cancelled, also those not started. A body that then returns `Ok(value)` gives `Ok(value)`. From any
+    /// thread, any number of times.
+    #[track_caller]
+    pub fn cancel(&self) {
+        token::cancel(&self.core().node, ReasonKind::Explicit, None, Location::caller(), true);
+    }
+
+    /// Stops as [`cancel`](Scope::cancel) does, with a text for the [`Reason`].
+    #[track_caller]
+    pub fn cancel_with(&self, text: impl Into<String>) {
+        token::cancel(&self.core().node, ReasonKind::Explicit, Some(text.into()), Location::caller(), true);
+    }
+
+    /// Tells whether the scope is cancelled, by whatever reason.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.core().node.is_cancelled()
+    }
+
+    /// Returns the token of this scope, by which other threads can stop it, against its will.
+    #[must_use]
+    pub fn token(&self) -> CancelToken {
+        CancelToken::of(&self.core().node)
+    }
+
+    /// Has `callback` called once when this scope is cancelled, or now if it is already; it may borrow.
+    ///
+    /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
+    /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
+    #[must_use = "dropping the registration unregisters the callback"]
+    pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
+        let mut tied = self.tether.tie(callback);
+        let run = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| tied.run()));
+            if let Err(payload) = outcome {
+                tied.tally().callback_panicked(payload);
+            }
+            drop(tied);
+        };
+        let registration = self.core().node.on_cancel(Box::new(run));
+        ScopeOnCancel { _registration: registration, _lifetime: std::marker::PhantomData }
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = self.core();
+        f.debug_struct("Scope").field("name", &core.label().name()).field("live", &core.live()).finish()
+    }
+}
+
+/// Keeps a callback registered; see [`Scope::on_cancel`].
+#[derive(Debug)]
+#[must_use = "dropping the registration unregisters the callback"]
+pub struct ScopeOnCancel<'scope> {
+    _registration: Registration,
+    _lifetime: std::marker::PhantomData<&'scope ()>,
+}
+
+/// The answer of [`Scope::try_spawn`] in a cancelled scope. It holds the closure.
+pub struct ScopeCancelled<F> {
+    closure: F,
+    reason: Reason,
+}
+
+impl<F> ScopeCancelled<F> {
+    /// Returns the closure that was not spawned.
+    pub fn into_closure(self) -> F {
+        self.closure
+    }
+
+    /// Returns why the scope is cancelled.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+}
+
+impl<F> fmt::Display for ScopeCancelled<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not spawned: {}", Cancelled::new(self.reason.clone()))
+    }
+}
+
+impl<F> fmt::Debug for ScopeCancelled<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScopeCancelled({})", self.reason)
+    }
+}
+
+impl<F> Error for ScopeCancelled<F> {}
+
+/// Options for one job; see [`Scope::job`].
+#[derive(Debug)]
+#[must_use = "a job is spawned by `spawn`"]
+pub struct JobBuilder<'scope, 'env: 'scope> {
+    scope: &'scope Scope<'scope, 'env>,
+    name: Option<Arc<str>>,
+    timeout: Option<Duration>,
+    own_thread: bool,
+}
+
+impl<'scope, 'env> JobBuilder<'scope, 'env> {
+    fn new(scope: &'scope Scope<'scope, 'env>, name: Option<Arc<str>>) -> Self {
+        JobBuilder { scope, name, timeout: None, own_thread: false }
+    }
+
+    /// Makes the handle the owner of the job's failure: it cancels nobody, and `join` returns it.
+    ///
+    /// If the handle is dropped, leaked or not joined by the end of the scope, the failure comes back in the group, so
+    /// nothing is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let tried = tassel::scope(|s| {
+    ///     let job = s.job("optional").isolated().spawn(|| -> tassel::Result<u32> { anyhow::bail!("no luck") });
+    ///     match job.join()? {
+    ///         Ok(value) => Ok(value.to_string()),
+    ///         Err(leaf) => Ok(leaf.to_string()),
+    ///     }
+    /// })?;
+    /// assert_eq!(tried, "job `optional` failed");
+    /// # Ok::<(), tassel::ErrorGroup>(())
+    /// ```
+    pub fn isolated(self) -> IsolatedBuilder<'scope, 'env> {
+        IsolatedBuilder { builder: self }
+    }
+
+    /// Stops the job this long after it was *spawned*: time in the queue counts.
+    ///
+    /// A job that is stopped by it, or could not start before, fails with a [`TimedOut`](crate::region::TimedOut). A
+    /// job that returns a value all the same has that value.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Has the job run on a worker, never on the thread of the scope's opener or of a joiner, and at once, even if as
+    /// many workers run as the pool's parallelism allows.
+    ///
+    /// For jobs that compute for long or use thread-locals.
+    pub fn own_thread(mut self) -> Self {
+        self.own_thread = true;
+        self
+    }
+
+    /// Spawns the job: see [`Scope::spawn`].
+    ///
+    /// # Panics
+    ///
+    /// If the scope has more live jobs than `isize::MAX`.
+    #[track_caller]
+    pub fn spawn<F, R>(self, f: F) -> JobHandle<'scope, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+        R: Return,
+        R::Value: Send + 'scope,
+    {
+        self.spawn_at(f, Location::caller())
+    }
+
+    fn spawn_at<F, R>(self, f: F, place: &'static Location<'static>) -> JobHandle<'scope, R::Value>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+        R: Return,
+        R::Value: Send + 'scope,
+    {
+        self.start(move || f().into_result(), std::convert::identity, None, false, place)
+    }
+
+    /// Spawns `f`; its value reaches the handle through `wrap`, its failure the group, or the handle through
+    /// `from_leaf`.
+    fn start<T, V>(
+        self,
+        f: impl FnOnce() -> anyhow::Result<T> + Send + 'scope,
+        wrap: fn(T) -> V,
+        from_leaf: Option<fn(Leaf) -> V>,
+        isolated: bool,
+        place: &'static Location<'static>,
+    ) -> JobHandle<'scope, V>
+    where
+        T: 'scope,
+        V: Send + 'scope,
+    {
+        let core = self.scope.core();
+        let job = prepare(core, self.name, self.timeout, isolated, self.own_thread, place);
+        let slot = Slot::new();
+        if core.node.is_cancelled() {
+            // Dropped inside this call, before the handle says so (D6).
+            drop(f);
+            core.refuse(&job);
+            return JobHandle::new(core, job, slot, from_leaf);
+        }
+        let value = Arc::clone(&slot);
+        let tied = self.scope.tether.tie(move || -> Ending {
+            match catch_unwind(AssertUnwindSafe(f)) {
+                Ok(Ok(result)) => value.fill(wrap(result)).map_err(Failure::Panic),
+                Ok(Err(error)) => Err(Failure::Error(error)),
+                Err(payload) => Err(Failure::Panic(payload)),
+            }
+        });
+        core.enqueue(Queued { job: Arc::clone(&job), tied });
+        JobHandle::new(core, job, slot, from_leaf)
+    }
+}
+
+/// The part of a spawn that does not depend on the closure.
+fn prepare(
+    core: &Arc<Tally<Core>>,
+    name: Option<Arc<str>>,
+    timeout: Option<Duration>,
+    isolated: bool,
+    own_thread: bool,
+    place: &'static Location<'static>,
+) -> Arc<Job> {
+    let node = &core.node;
+    let number = core.next_number();
+    let label = Label { what: "job", name, place, number };
+    let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
+    let order = node.clock().run().map_or(0, |run| run.next_order());
+    let strand = Strand::job(label, &core.path, order, node, deadline);
+    Job::new(strand, isolated, own_thread)
+}
+
+/// Options for an isolated job; see [`JobBuilder::isolated`].
+#[derive(Debug)]
+#[must_use = "a job is spawned by `spawn`"]
+pub struct IsolatedBuilder<'scope, 'env: 'scope> {
+    builder: JobBuilder<'scope, 'env>,
+}
+
+impl<'scope> IsolatedBuilder<'scope, '_> {
+    /// As [`JobBuilder::timeout`].
+    pub fn timeout(self, timeout: Duration) -> Self {
+        IsolatedBuilder { builder: self.builder.timeout(timeout) }
+    }
+
+    /// As [`JobBuilder::own_thread`].
+    pub fn own_thread(self) -> Self {
+        IsolatedBuilder { builder: self.builder.own_thread() }
+    }
+
+    /// Spawns the job: see [`Scope::spawn`]. Joining gives its value, or its failure as a [`Leaf`].
+    ///
+    /// # Panics
+    ///
+    /// If the scope has more live jobs than `isize::MAX`.
+    #[track_caller]
+    pub fn spawn<F, R>(self, f: F) -> JobHandle<'scope, Result<R::Value, Leaf>>
+    where
+        F: FnOnce() -> R + Send + 'scope,
+        R: Return,
+        R::Value: Send + 'scope,
+    {
+        self.builder.start(move || f().into_result(), Ok, Some(Err), true, Location::caller())
+    }
+}
