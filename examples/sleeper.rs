@@ -16,7 +16,7 @@ use std::{
 use tassel::{CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, sleep, snapshot, testing::virtual_time};
 
 #[derive(Parser)]
-#[command(about = "Naps in one scope; shows who lives and who moves")]
+#[command(name = "sleeper", about = "Naps in one scope; shows who lives and who moves")]
 struct Options {
     /// Virtual time: the same steps in no time
     #[arg(long = "virtual")]
@@ -95,7 +95,7 @@ fn step(scope: Option<&Scope<'_, '_>>, message: &str) -> io::Result<()> {
     let picture = scope.map(snapshot::of);
     let mut line = format!("Main[{}]", show(picture.as_ref().is_none_or(|p| p.body.is_running())));
     for job in picture.iter().flat_map(|p| &p.jobs) {
-        line += &format!(" {}[{}]", job.name, show(job.state.is_running()));
+        line.extend([" ", &job.name, "[", show(job.state.is_running()), "]"]);
     }
     writeln!(io::stdout(), "{line}\n{message}\n-------------------------")
 }
@@ -153,14 +153,14 @@ fn main() -> ExitCode {
     };
     let token = CancelToken::new();
     if let Err(error) = cancel_on_ctrl_c(&token) {
-        eprintln!("Ctrl-C will end the program at once: {error}");
+        let _ = writeln!(io::stderr(), "Ctrl-C will end the program at once: {error}");
     }
     let result =
         if in_virtual_time { virtual_time(|| nap_together(&plan, &token)) } else { nap_together(&plan, &token) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(group) => {
-            eprintln!("{group:?}");
+            let _ = writeln!(io::stderr(), "{group:?}");
             let by_signal = token.reason().is_some_and(|reason| reason.kind() == ReasonKind::Signal);
             ExitCode::from(if by_signal { 130 } else { 1 })
         }

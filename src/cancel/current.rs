@@ -134,7 +134,7 @@ impl Strand {
     pub(crate) fn node(&self) -> &Arc<Node> {
         self.own.get_or_init(|| {
             let parents = Parents { parent: Some(&self.base), also: None };
-            Node::new(parents, self.label.clone(), self.base.clock().clone(), self.deadline)
+            Node::new(&parents, self.label.clone(), self.base.clock().clone(), self.deadline)
         })
     }
 
@@ -207,7 +207,7 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
 
 /// Returns the innermost frame.
 pub(crate) fn frame() -> Option<Frame> {
-    with(|frame| frame.cloned())
+    with(|frame| Some(frame?.clone()))
 }
 
 /// Returns the node that the running code stands at, making the job's own if need be.

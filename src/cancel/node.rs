@@ -147,7 +147,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// Makes a node, linked below its parents, and marked if one of them is.
-    pub(crate) fn new(parents: Parents<'_>, label: Label, clock: Clock, own_deadline: Option<Deadline>) -> Arc<Self> {
+    pub(crate) fn new(parents: &Parents<'_>, label: Label, clock: Clock, own_deadline: Option<Deadline>) -> Arc<Self> {
         let inherited = [parents.parent, parents.also].into_iter().flatten();
         // An outer deadline means nothing to another clock.
         let inherited = inherited.filter(|node| node.clock.is_same(&clock)).filter_map(|node| node.deadline);
@@ -302,7 +302,7 @@ impl Node {
         if let (_, Some(node)) = outermost {
             if let Some(deadline) = node.own_deadline {
                 let reason = node.deadline_reason(&deadline);
-                node.cancel(reason, false);
+                node.cancel(&reason, false);
             }
         }
     }
@@ -314,7 +314,7 @@ impl Node {
     }
 
     /// Cancels this node and everything below it. A second cancel changes nothing, but returns as late: promise 3.
-    pub(crate) fn cancel(self: &Arc<Self>, reason: Reason, by_will: bool) {
+    pub(crate) fn cancel(self: &Arc<Self>, reason: &Reason, by_will: bool) {
         let tree = tree_lock();
         let mut inner = self.inner.lock();
         if inner.own.is_some() {
@@ -325,7 +325,7 @@ impl Node {
         inner.cause.get_or_insert_with(|| reason.clone());
         self.state.fetch_or(OWN, Ordering::AcqRel);
         drop(inner);
-        let effects = mark(self, &reason);
+        let effects = mark(self, reason);
         drop(tree);
         effects.carry_out(reason.kind() != ReasonKind::Closed);
     }
@@ -351,7 +351,7 @@ impl Node {
             return;
         }
         drop(inner);
-        self.cancel(self.closed_reason(), true);
+        self.cancel(&self.closed_reason(), true);
     }
 
     fn closed_reason(&self) -> Reason {

@@ -65,7 +65,7 @@ impl CancelToken {
     #[expect(clippy::new_without_default, reason = "a default would not know the place that made it")]
     pub fn new() -> Self {
         let label = Label::new("token", None, Location::caller());
-        CancelToken { node: Node::new(Parents::default(), label, current::clock(), None) }
+        CancelToken { node: Node::new(&Parents::default(), label, current::clock(), None) }
     }
 
     /// Returns the token of the code that runs here: of the innermost region, else the job, else (in a body) the scope.
@@ -88,7 +88,7 @@ impl CancelToken {
     pub fn child(&self) -> Self {
         let label = Label::new("token", None, Location::caller());
         let parents = Parents { parent: Some(&self.node), also: None };
-        CancelToken { node: Node::new(parents, label, self.node.clock().clone(), None) }
+        CancelToken { node: Node::new(&parents, label, self.node.clock().clone(), None) }
     }
 
     /// Cancels everything below this token, from any thread, at any time.
@@ -219,7 +219,7 @@ pub(crate) fn cancel(
         Some(text) => reason.text_is(text),
         None => reason,
     };
-    node.cancel(reason, by_will);
+    node.cancel(&reason, by_will);
 }
 
 /// A foreign thread's part in a virtual run, for as long as bound code runs there.
@@ -234,14 +234,11 @@ impl Guest {
         let order = current::with(|frame| {
             frame.filter(|frame| frame.strand.node().clock().is_same(clock)).map(|frame| frame.strand.order)
         });
-        match order {
-            // A thread of the run itself: it has the baton.
-            Some(order) => Guest { clock: None, order },
-            None => {
-                seat::with_chair(|chair| run.enter_guest(chair.seat()));
-                Guest { clock: Some(clock.clone()), order: run.next_order() }
-            }
+        if let Some(order) = order {
+            return Guest { clock: None, order }; // a thread of the run itself: it has the baton
         }
+        seat::with_chair(|chair| run.enter_guest(chair.seat()));
+        Guest { clock: Some(clock.clone()), order: run.next_order() }
     }
 }
 

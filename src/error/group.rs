@@ -119,9 +119,13 @@ impl Node {
         let mut panicked = false;
         let group = match leaf.cause_mut() {
             Cause::Error(error) => {
-                if let Some((_, contexts)) = beneath::<ErrorGroup>(error) {
-                    notes = contexts;
-                    error.downcast_mut::<ErrorGroup>().map(ErrorGroup::hollow_out)
+                if let Some((group, contexts)) = beneath::<ErrorGroup>(error) {
+                    if group.as_stop().is_some() {
+                        None // a stop that was not the job's own (D16): one failure, not a group of them
+                    } else {
+                        notes = contexts;
+                        error.downcast_mut::<ErrorGroup>().map(ErrorGroup::hollow_out)
+                    }
                 } else {
                     let joined = beneath::<JoinError>(error).and_then(|(join, _)| join.told());
                     leaf.set_joined(joined);

@@ -94,10 +94,10 @@ pub struct ScopeSnapshot {
 #[must_use]
 pub fn of(scope: &Scope<'_, '_>) -> ScopeSnapshot {
     let core = scope.core();
-    let jobs = core.alive().into_iter().map(|(job, queued)| JobSnapshot {
+    let jobs = core.alive().into_iter().map(|job| JobSnapshot {
         name: job.strand.label.name().to_string(),
         id: job.id(),
-        state: if queued { State::Queued } else { State::of(job.strand.activity()) },
+        state: if job.has_started() { State::of(job.strand.activity()) } else { State::Queued },
     });
     ScopeSnapshot { name: core.label().name().to_string(), body: State::of(core.body.activity()), jobs: jobs.collect() }
 }

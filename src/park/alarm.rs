@@ -70,7 +70,7 @@ impl Watches {
 
 impl fmt::Debug for Watches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watches").field("len", &self.entries.len()).finish()
+        f.debug_struct("Watches").field("len", &self.entries.len()).finish_non_exhaustive()
     }
 }
 

@@ -108,7 +108,7 @@ impl Seat {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat").field("id", &self.id).field("parked", &self.parked()).finish()
+        f.debug_struct("Seat").field("id", &self.id).field("parked", &self.parked()).finish_non_exhaustive()
     }
 }
 

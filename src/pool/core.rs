@@ -306,6 +306,7 @@ impl PoolCore {
         match started {
             Ok(handle) => {
                 state.refusal = None;
+                state.peak = state.peak.max(state.threads);
                 if state.early.remove(&worker) {
                     state.left.push(handle);
                 } else {
@@ -515,7 +516,6 @@ impl State {
         } else if self.threads < config.max_threads {
             self.threads += 1;
             self.active += 1;
-            self.peak = self.peak.max(self.threads);
             self.starts += 1;
             then.start = Some((self.starts, self.starts));
         } else if self.active == 0 {
@@ -559,8 +559,42 @@ thread_local! {
 }
 
 /// The pool whose worker the calling thread is.
-pub(crate) fn current() -> Option<Arc<PoolCore>> {
+fn current() -> Option<Arc<PoolCore>> {
     CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten()
+}
+
+thread_local! {
+    static IN_USE: RefCell<Vec<Arc<PoolCore>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Says that code of a scope on `pool` runs on this thread, for as long as it lives: scopes opened here use that pool,
+/// too, and shutting it down here would wait for itself.
+#[derive(Debug)]
+pub(crate) struct UsePool(());
+
+impl UsePool {
+    pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
+        let _ = IN_USE.try_with(|in_use| in_use.borrow_mut().push(Arc::clone(pool)));
+        UsePool(())
+    }
+
+    /// The pool for a scope opened here.
+    pub(crate) fn current() -> Arc<PoolCore> {
+        let here = IN_USE.try_with(|in_use| in_use.borrow().last().cloned()).ok().flatten();
+        here.unwrap_or_else(global)
+    }
+
+    /// Whether the code here is that of a scope on `pool`, or called by it.
+    pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
+        IN_USE.try_with(|in_use| in_use.borrow().iter().any(|used| Arc::ptr_eq(used, pool))).unwrap_or(false)
+    }
+}
+
+impl Drop for UsePool {
+    fn drop(&mut self) {
+        let pool = IN_USE.try_with(|in_use| in_use.borrow_mut().pop());
+        drop(pool);
+    }
 }
 
 /// The pool of scopes that name none.

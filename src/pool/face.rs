@@ -4,7 +4,7 @@
 //!
 //! When threads start and leave: that is `core`.
 
-use crate::pool::core::{self, Config, PoolCore};
+use crate::pool::core::{self, Config, PoolCore, UsePool};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// A pool of threads for jobs. Most programs never make one: there is a global one.
@@ -79,12 +79,12 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// From one of the pool's own jobs, which it would wait for, and for the global pool, which has no owner.
+    /// From a job or body of a scope on this pool, which it would wait for, and for the global pool, which has no owner.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         if self.handle.global {
             return Err(ShutdownError::Global);
         }
-        if core::current().is_some_and(|current| Arc::ptr_eq(&current, self.core())) {
+        if UsePool::is_in(self.core()) {
             return Err(ShutdownError::OwnJob);
         }
         self.core().shut_down();
@@ -96,7 +96,7 @@ impl Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// The caller is a job on this pool.
+    /// The caller is a job on this pool, or the body of a scope on it.
     OwnJob,
     /// It is the global pool.
     Global,
@@ -106,7 +106,7 @@ impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ShutdownError::OwnJob => {
-                "a pool cannot be shut down by one of its own jobs: do it where the pool was built, after the scope"
+                "a pool cannot be shut down by a job or body of its own scopes: do it after the scope"
             }
             ShutdownError::Global => "the global pool cannot be shut down: build one with `Pool::builder()` for that",
         })

@@ -14,5 +14,5 @@ mod core;
 mod face;
 mod roster;
 
-pub(crate) use self::core::{PoolCore, Source, current, global, while_blocked};
+pub(crate) use self::core::{PoolCore, Source, UsePool, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};

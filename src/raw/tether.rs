@@ -169,7 +169,7 @@ impl<H: Home, R> Tied<H, R> {
 
 impl<H: Home, R> fmt::Debug for Tied<H, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tied").field("run", &self.closure.is_none()).finish()
+        f.debug_struct("Tied").field("run", &self.closure.is_none()).finish_non_exhaustive()
     }
 }
 

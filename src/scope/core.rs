@@ -32,14 +32,13 @@ use crate::{
         seat::{Seat, with_chair},
         virtual_run::Summon,
     },
-    pool::{self, PoolCore, Source},
+    pool::{PoolCore, Source},
     prim::Mutex,
     raw::{Home, Tally},
     scope::job::{Job, Queued, thread_name},
     wait,
 };
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     fmt, ptr,
     sync::{
@@ -57,11 +56,20 @@ pub(crate) const INLINE_DEPTH: u32 = 128;
 #[derive(Default)]
 struct Jobs {
     queue: VecDeque<Queued>,
-    running: BTreeMap<u64, Arc<Job>>,
+    /// Out of the queue and not ended, by number: a job is in one of the two from its spawn to its end.
+    claimed: BTreeMap<u64, Arc<Job>>,
     spawned: u64,
     log: Log,
     /// A job was stopped, or kept from starting, while the scope was stopping.
     cut: bool,
+}
+
+impl Jobs {
+    fn claim(&mut self, at: usize) -> Option<Queued> {
+        let entry = self.queue.remove(at)?;
+        self.claimed.insert(entry.job.number(), Arc::clone(&entry.job));
+        Some(entry)
+    }
 }
 
 /// The shared part of a scope.
@@ -148,11 +156,8 @@ impl Core {
     /// `own_thread` job.
     fn claim(&self, inline: bool) -> Option<Queued> {
         let mut jobs = self.jobs.lock();
-        if !inline {
-            return jobs.queue.pop_front();
-        }
-        let at = jobs.queue.iter().position(|entry| !entry.job.own_thread)?;
-        jobs.queue.remove(at)
+        let at = if inline { jobs.queue.iter().position(|entry| !entry.job.own_thread)? } else { 0 };
+        jobs.claim(at)
     }
 
     /// Takes out the entry of `job`, if it is queued still.
@@ -160,7 +165,7 @@ impl Core {
         let number = job.number();
         let mut jobs = self.jobs.lock();
         let at = jobs.queue.binary_search_by_key(&number, |entry| entry.job.number()).ok()?;
-        jobs.queue.remove(at)
+        jobs.claim(at)
     }
 
     /// Whether a join or the exit may run jobs on this thread, as far as the scope and the stack are concerned.
@@ -175,23 +180,19 @@ impl Core {
         self.refused.load(Ordering::Acquire)
     }
 
-    pub(crate) fn enter_running(&self, job: &Arc<Job>) {
-        self.jobs.lock().running.insert(job.number(), Arc::clone(job));
-    }
-
-    pub(crate) fn leave_running(&self, job: &Job) {
-        let gone = self.jobs.lock().running.remove(&job.number());
+    /// The job has ended, run or not.
+    pub(crate) fn leave(&self, job: &Job) {
+        let gone = self.jobs.lock().claimed.remove(&job.number());
         drop(gone);
     }
 
-    /// Lists the jobs that are alive, in the order of spawning, with whether each is queued still.
-    pub(crate) fn alive(&self) -> Vec<(Arc<Job>, bool)> {
+    /// Lists the jobs that are alive, in the order of spawning.
+    pub(crate) fn alive(&self) -> Vec<Arc<Job>> {
         let jobs = self.jobs.lock();
-        let queued = jobs.queue.iter().map(|entry| (Arc::clone(&entry.job), true));
-        let running = jobs.running.values().map(|job| (Arc::clone(job), false));
-        let mut alive: Vec<_> = running.chain(queued).collect();
+        let queued = jobs.queue.iter().map(|entry| &entry.job);
+        let mut alive: Vec<_> = jobs.claimed.values().chain(queued).cloned().collect();
         drop(jobs);
-        alive.sort_by_key(|(job, _)| job.number());
+        alive.sort_by_key(|job| job.number());
         alive
     }
 
@@ -212,7 +213,7 @@ impl Core {
     /// Cancels the scope because of a failure, which is recorded already.
     pub(crate) fn fail_siblings(&self, who: &Label, text: String) {
         let reason = Reason::new(ReasonKind::Failure, who.clone(), self.node.clock().now()).text_is(text);
-        self.node.cancel(reason, false);
+        self.node.cancel(&reason, false);
     }
 
     /// A callback of the scope panicked: a failure like any other.
@@ -359,12 +360,11 @@ impl Tally<Core> {
                 } else {
                     None
                 };
-                match entry {
-                    Some(entry) => entry.run(true),
-                    None => {
-                        let until = if stopping { None } else { self.node.deadline() };
-                        wait::park(chair, Activity::Exit, until);
-                    }
+                if let Some(entry) = entry {
+                    entry.run(true);
+                } else {
+                    let until = if stopping { None } else { self.node.deadline() };
+                    wait::park(chair, Activity::Exit, until);
                 }
             }
             if let Some(key) = key {
@@ -439,7 +439,7 @@ impl Source for Tally<Core> {
 
     fn starve(&self, text: &str) {
         let reason = Reason::new(ReasonKind::Starved, self.label().clone(), self.node.clock().now()).text_is(text);
-        self.node.cancel(reason, false);
+        self.node.cancel(&reason, false);
     }
 }
 
@@ -453,32 +453,5 @@ impl Summon for Tally<Core> {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-thread_local! {
-    static POOL: RefCell<Option<Arc<PoolCore>>> = const { RefCell::new(None) };
-}
-
-/// Makes scopes opened on this thread use `pool`, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct UsePool(Option<Arc<PoolCore>>);
-
-impl UsePool {
-    pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
-        UsePool(POOL.try_with(|slot| slot.replace(Some(Arc::clone(pool)))).ok().flatten())
-    }
-
-    /// The pool for a scope opened here.
-    pub(crate) fn current() -> Arc<PoolCore> {
-        let here = POOL.try_with(|slot| slot.borrow().clone()).ok().flatten();
-        here.or_else(pool::current).unwrap_or_else(pool::global)
-    }
-}
-
-impl Drop for UsePool {
-    fn drop(&mut self) {
-        let before = self.0.take();
-        let _ = POOL.try_with(|slot| slot.replace(before));
     }
 }

@@ -168,7 +168,7 @@ impl<V> JobHandle<'_, V> {
         // A timeout beyond the clock is as good as none, but for the inline run that it still forbids.
         let until = current::clock().after(timeout);
         let until = until.map_or(Limit::Never, Limit::At);
-        match self.wait_for_end(Some(until)) {
+        match self.wait_for_end(Some(&until)) {
             Ok(Some(outcome)) => Ok(self.claim(outcome)),
             Ok(None) => Err(self),
             Err(error) => Ok(Err(error)),
@@ -238,7 +238,7 @@ impl<V> JobHandle<'_, V> {
     }
 
     /// `Ok(None)`: the limit passed.
-    fn wait_for_end(&self, limit: Option<Limit>) -> Result<Option<Outcome>, JoinError> {
+    fn wait_for_end(&self, limit: Option<&Limit>) -> Result<Option<Outcome>, JoinError> {
         if let Some(outcome) = self.look() {
             return Ok(Some(outcome));
         }
@@ -256,7 +256,7 @@ impl<V> JobHandle<'_, V> {
         }
         let registered = Joiner { job: &self.job, seat: None.into() };
         let until = match limit {
-            Some(Limit::At(until)) => Some(until),
+            Some(Limit::At(until)) => Some(*until),
             Some(Limit::Never) | None => None,
         };
         let ended = wait::wait(Activity::Join, until, |seat| {

@@ -26,10 +26,10 @@ use crate::{
     },
     error::{Failure, JobId, JoinError, Origin, drop_guarded, stop_in},
     park::seat::{Seat, with_chair},
-    pool,
+    pool::{self, UsePool},
     prim::{AtomicU8, Mutex, Ordering},
     raw::{Tally, Tied},
-    scope::core::{Core, UsePool},
+    scope::core::Core,
 };
 use std::{
     fmt,
@@ -91,6 +91,11 @@ impl Job {
     pub(crate) fn is_queued(&self) -> bool {
         // Pairs with the exchanges below; what decides is an exchange, never this look.
         self.state.load(Ordering::Acquire) == QUEUED
+    }
+
+    /// Tells whether its code has begun.
+    pub(crate) fn has_started(&self) -> bool {
+        self.started.get().is_some()
     }
 
     /// Returns how the job ended, if it has.
@@ -258,7 +263,6 @@ impl Queued {
 
 fn execute(tally: &Arc<Tally<Core>>, job: &Arc<Job>, tied: &mut Tied<Core, Ending>) {
     let core: &Core = tally;
-    core.enter_running(job);
     let _ = job.started.set(core.node.clock().now());
     // The closure catches the user's panics itself; what comes out here is a defect of ours, kept as a failure.
     let ending = match catch_unwind(AssertUnwindSafe(|| tied.run())) {
@@ -318,7 +322,7 @@ fn fail(core: &Core, job: &Job, failure: Failure) {
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
-    core.leave_running(job);
+    core.leave(job);
     // Only the number of the state matters from here: the outcome is read under its lock.
     job.state.store(ENDED, Ordering::Release);
     job.end(outcome);

@@ -18,10 +18,10 @@ use crate::{
         token::{self, CancelToken},
     },
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo},
-    pool::PoolCore,
+    pool::{PoolCore, UsePool},
     raw::{self, Face, Tally, Tether},
     scope::{
-        core::{Core, Setup, UsePool},
+        core::{Core, Setup},
         handle::{JobHandle, Slot},
         job::{Ending, Job, Queued, thread_name},
         options::{OnFailure, OnPanic, ScopeOptions},
@@ -187,7 +187,7 @@ impl ScopeOptions {
         let deadline = self.deadline.map(|at| Deadline { at, limit: None, place });
         let timeout = self.timeout.and_then(|timeout| Deadline::after(&clock, timeout, place));
         let parents = Parents { parent: here.as_ref(), also: self.under.as_ref().map(CancelToken::node) };
-        let node = Node::new(parents, label.clone(), clock, Deadline::earlier(deadline, timeout));
+        let node = Node::new(&parents, label.clone(), clock, Deadline::earlier(deadline, timeout));
         let (above, order, inlined) = current::with(|frame| match frame {
             Some(frame) => (Some(frame.strand.path()), frame.strand.order, frame.inlined),
             None => (None, 0, 0),

@@ -53,14 +53,14 @@ fn enter<T>(
     let clock = current::clock();
     let label = Label::new("region", None, place);
     let deadline = deadline(&clock);
-    let node = Node::new(Parents { parent: here.as_ref(), also: None }, label.clone(), clock, deadline);
+    let node = Node::new(&Parents { parent: here.as_ref(), also: None }, label.clone(), clock, deadline);
     let close = Close(Arc::clone(&node));
-    let frame = match current::frame() {
-        Some(frame) => Frame { region: Some(Arc::clone(&node)), scope: 0, ..frame },
-        None => {
-            let path = label.name();
-            Frame { strand: Strand::at(label, path, 0, &node), region: Some(Arc::clone(&node)), scope: 0, inlined: 0 }
-        }
+    let region = Some(Arc::clone(&node));
+    let frame = if let Some(frame) = current::frame() {
+        Frame { region, scope: 0, ..frame }
+    } else {
+        let path = label.name();
+        Frame { strand: Strand::at(label, path, 0, &node), region, scope: 0, inlined: 0 }
     };
     let entered = current::enter(frame);
     let result = f();

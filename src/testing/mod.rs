@@ -90,7 +90,7 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
     let run = with_chair(|chair| Run::start(chair.seat()));
     let outer = current::node();
     let parents = Parents { parent: outer.as_ref(), also: None };
-    let node = Node::new(parents, label.clone(), Clock::Virtual(Arc::clone(&run)), None);
+    let node = Node::new(&parents, label.clone(), Clock::Virtual(Arc::clone(&run)), None);
     let report = Arc::new(Mutex::new(None));
     let (told, root) = (Arc::clone(&report), Arc::downgrade(&node));
     run.set_on_deadlock(Box::new(move |waiting| {
@@ -99,7 +99,7 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
         *told.lock() = Some(text.clone());
         if let Some(root) = root.upgrade() {
             let reason = Reason::new(ReasonKind::Deadlock, root.label().clone(), root.clock().now());
-            root.cancel(reason.text_is(text), false);
+            root.cancel(&reason.text_is(text), false);
         }
     }));
     let running = Running { run, node: Arc::clone(&node) };

@@ -24,7 +24,7 @@ fn fails() -> tassel::Result<()> {
     anyhow::bail!("disk full")
 }
 
-// D21: S41:
+// D21, S41:
 #[test]
 fn a_finished_job_gives_its_value_to_a_joiner_that_is_cancelled() {
     virtually(|| {
@@ -57,7 +57,7 @@ fn a_job_that_never_started_is_answered_before_the_joiners_own_stop() {
     });
 }
 
-// S48: D22:
+// S48, D22:
 #[test]
 fn a_joiner_that_is_stopped_hears_of_itself_and_the_job_goes_on() {
     virtually(|| {
@@ -85,7 +85,7 @@ fn a_joiner_that_is_stopped_hears_of_itself_and_the_job_goes_on() {
     });
 }
 
-// S48: S37:
+// S48, S37:
 #[test]
 fn a_join_that_must_wait_checks_on_entry() {
     virtually(|| {
@@ -105,7 +105,7 @@ fn a_join_that_must_wait_checks_on_entry() {
     });
 }
 
-// D22: D5: S48:
+// D22, D5, S48:
 #[test]
 fn a_failed_join_says_that_and_the_group_has_the_error() {
     virtually(|| {
@@ -127,7 +127,7 @@ fn a_failed_join_says_that_and_the_group_has_the_error() {
     });
 }
 
-// D22: S26:
+// D22, S26:
 #[test]
 fn a_join_of_a_job_that_panicked_says_that() {
     virtually(|| {
@@ -144,7 +144,7 @@ fn a_join_of_a_job_that_panicked_says_that() {
     });
 }
 
-// D22: S47:
+// D22, S47:
 #[test]
 fn a_join_of_a_cancelled_job_says_why_and_whether_it_had_started() {
     virtually(|| {
@@ -164,7 +164,7 @@ fn a_join_of_a_cancelled_job_says_why_and_whether_it_had_started() {
     });
 }
 
-// D21: S38:
+// D21, S38:
 #[test]
 fn try_join_gives_the_handle_back_and_never_checks() {
     virtually(|| {
@@ -227,7 +227,7 @@ fn join_timeout_of_a_stopped_joiner_is_you() {
     });
 }
 
-// S49: D21:
+// S49, D21:
 #[test]
 fn joining_oneself_would_deadlock() {
     virtually(|| {
@@ -251,7 +251,70 @@ fn joining_oneself_would_deadlock() {
     });
 }
 
-// S49: D22:
+/// A job `x` that gets its own handle.
+fn with_own_handle(
+    code: impl for<'a> FnOnce(tassel::JobHandle<'a, ()>) -> Result<(), JoinError> + Send,
+) -> Vec<String> {
+    let joined = Mutex::new(None);
+    scope(|s| {
+        let slot: &Mutex<Option<tassel::JobHandle<'_, ()>>> = Box::leak(Box::default());
+        let joined = &joined;
+        let job = s.job("x").spawn(move || {
+            sleep(HOUR)?;
+            let own = slot.lock().unwrap().take();
+            *joined.lock().unwrap() = Some(code(own.unwrap()));
+            Ok(())
+        });
+        *slot.lock().unwrap() = Some(job);
+        Ok(())
+    })
+    .unwrap();
+    match joined.into_inner().unwrap() {
+        Some(Err(JoinError::WouldDeadlock { cycle })) => cycle,
+        other => panic!("{other:?}"),
+    }
+}
+
+// S49, D21:
+#[test]
+fn joining_oneself_in_a_region_would_deadlock() {
+    virtually(|| {
+        let in_region =
+            with_own_handle(|own| fail_after(10 * HOUR, || Ok(own.join())).expect("the join is answered at once"));
+        assert_eq!(in_region, ["x"]);
+    });
+}
+
+// S49, D21:
+#[test]
+fn joining_oneself_below_a_token_would_deadlock() {
+    virtually(|| {
+        let below_token = with_own_handle(|own| CancelToken::current().enter(|| own.join()));
+        assert_eq!(below_token, ["x"]);
+    });
+}
+
+// S49, D21:
+#[test]
+fn joining_an_ancestor_from_the_body_of_an_inner_scope_would_deadlock() {
+    virtually(|| {
+        let cycle = with_own_handle(|own| scope(|_| Ok(own.join())).expect("the join is answered at once"));
+        assert!(cycle.contains(&"x".to_owned()), "{cycle:?}");
+    });
+}
+
+// S49, D21:
+#[test]
+fn joining_an_ancestor_from_a_job_of_an_inner_scope_would_deadlock() {
+    virtually(|| {
+        let cycle = with_own_handle(|own| {
+            scope(|s| Ok(s.job("y").spawn(move || Ok(own.join())).join()?)).expect("the join is answered at once")
+        });
+        assert!(cycle.contains(&"x".to_owned()), "{cycle:?}");
+    });
+}
+
+// S49, D22:
 #[test]
 fn a_joiner_of_a_failed_sibling_ends_and_the_failure_is_told_once() {
     virtually(|| {
@@ -260,7 +323,7 @@ fn a_joiner_of_a_failed_sibling_ends_and_the_failure_is_told_once() {
                 sleep(HOUR)?;
                 fails()
             });
-            let b = s.job("b").spawn(move || Ok(a.join().context("b needs a")?));
+            let b = s.job("b").spawn(move || a.join().context("b needs a"));
             b.join().context("the body needs b")?;
             Ok(())
         })
@@ -270,7 +333,7 @@ fn a_joiner_of_a_failed_sibling_ends_and_the_failure_is_told_once() {
     });
 }
 
-// D21: S13:
+// D21, S13:
 #[test]
 fn an_outcome_is_visible_to_its_joiners_before_the_siblings_are_cancelled() {
     virtually(|| {
@@ -291,7 +354,7 @@ fn an_outcome_is_visible_to_its_joiners_before_the_siblings_are_cancelled() {
     });
 }
 
-// D14: D11:
+// D14, D11:
 #[test]
 fn a_lock_held_around_a_join_is_safe() {
     guarded(|| {
@@ -346,7 +409,7 @@ fn a_queued_job_does_not_outlast_a_join_in_an_inner_scope_with_a_limit() {
     });
 }
 
-// D11: S68:
+// D11, S68:
 #[test]
 fn a_thread_local_borrow_around_a_scope_is_safe_without_inline() {
     thread_local!(static CELL: RefCell<u32> = const { RefCell::new(0) });
@@ -357,7 +420,7 @@ fn a_thread_local_borrow_around_a_scope_is_safe_without_inline() {
                 ScopeOptions::new()
                     .inline(false)
                     .open(|s| {
-                        let use_it = || CELL.with(|cell| Ok(*cell.borrow_mut() += 1));
+                        let use_it = || CELL.with(|cell| *cell.borrow_mut() += 1);
                         s.spawn(use_it).join()?;
                         s.spawn(use_it);
                         s.spawn(use_it);
@@ -389,7 +452,7 @@ fn jobs_that_meet_at_a_barrier_while_the_body_joins_finish() {
 
 // D5: the handle of an isolated job owns its failure.
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_failure_that_is_joined_cancels_nobody_and_is_in_no_group() {
     virtually(|| {
@@ -410,7 +473,7 @@ fn an_isolated_failure_that_is_joined_cancels_nobody_and_is_in_no_group() {
     });
 }
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_panic_that_is_joined_is_a_leaf_with_its_payload() {
     virtually(|| {
@@ -452,25 +515,25 @@ fn isolated(with: impl FnOnce(tassel::JobHandle<'_, Result<(), tassel::Leaf>>)) 
     group.leaves().map(|leaf| format!("{leaf:#}")).collect()
 }
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_failure_whose_handle_is_dropped_comes_back_as_a_leaf() {
     virtually(|| assert_eq!(isolated(|alone| drop(alone)), ["job `alone` failed: disk full"]));
 }
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_failure_whose_handle_is_leaked_comes_back_as_a_leaf() {
     virtually(|| assert_eq!(isolated(|alone| mem::forget(alone)), ["job `alone` failed: disk full"]));
 }
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_failure_that_was_only_looked_at_comes_back_as_a_leaf() {
     virtually(|| assert_eq!(isolated(|alone| assert!(alone.is_finished())), ["job `alone` failed: disk full"]));
 }
 
-// D5: S64:
+// D5, S64:
 #[test]
 fn an_isolated_failure_that_is_unjoined_at_the_exit_comes_back_as_a_leaf() {
     virtually(|| {
@@ -489,7 +552,7 @@ fn an_isolated_failure_that_is_unjoined_at_the_exit_comes_back_as_a_leaf() {
     });
 }
 
-// D5: D22:
+// D5, D22:
 #[test]
 fn an_isolated_job_that_is_cancelled_is_a_join_error_and_no_leaf() {
     virtually(|| {

@@ -4,11 +4,17 @@
 //! ([`child`], whose other half is [`child_side`]). `tidy.rs` checks that.
 
 mod cancel;
+mod elastic;
+mod fail;
 mod join;
+mod panic;
+mod sleeper;
 mod spawn;
 mod table_absorb;
 mod table_result;
 mod tidy;
+mod traits;
+mod virtual_time;
 
 use std::{
     env,

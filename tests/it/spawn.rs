@@ -24,7 +24,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-// S8: S10:
+// S8, S10:
 #[test]
 fn values_come_back_through_join() {
     guarded(|| {
@@ -40,11 +40,11 @@ fn values_come_back_through_join() {
     });
 }
 
-// S1: S10:
+// S1, S10:
 #[test]
 fn jobs_borrow_and_change_what_outlives_the_scope() {
     guarded(|| {
-        let words = vec!["to".to_owned(), "be".to_owned()];
+        let words = ["to".to_owned(), "be".to_owned()];
         let mut lengths = [0; 2];
         let mut lines = vec!["b", "a"];
         scope(|s| {
@@ -138,7 +138,7 @@ fn a_job_spawns_jobs_after_the_body_has_ended() {
     });
 }
 
-// S4: S1:
+// S4, S1:
 #[test]
 fn a_tree_of_late_spawns_comes_home() {
     fn grow<'scope>(s: &'scope Scope<'scope, '_>, depth: u32, leaves: &'scope AtomicUsize) {
@@ -161,7 +161,7 @@ fn a_tree_of_late_spawns_comes_home() {
     });
 }
 
-// S4: S1:
+// S4, S1:
 #[test]
 fn a_destructor_of_a_value_that_spawns_is_still_joined() {
     struct Spawns<'scope, 'env>(&'scope Scope<'scope, 'env>, &'scope AtomicBool);
@@ -183,7 +183,7 @@ fn a_destructor_of_a_value_that_spawns_is_still_joined() {
     });
 }
 
-// S3: S1:
+// S3, S1:
 #[test]
 fn a_body_that_returns_early_waits_for_its_jobs_at_full_length() {
     virtually(|| {
@@ -231,7 +231,7 @@ fn an_empty_scope_is_a_plain_call() {
     });
 }
 
-// S1: S11:
+// S1, S11:
 #[test]
 fn captures_and_unclaimed_values_are_dropped_before_the_scope_returns() {
     guarded(|| {
@@ -256,7 +256,7 @@ fn captures_and_unclaimed_values_are_dropped_before_the_scope_returns() {
     });
 }
 
-// S1: S27: S42:
+// S1, S27, S42:
 #[test]
 fn captures_and_values_are_dropped_also_after_a_panic_an_error_and_a_cancel() {
     virtually(|| {
@@ -288,7 +288,7 @@ fn captures_and_values_are_dropped_also_after_a_panic_an_error_and_a_cancel() {
     });
 }
 
-// S5: S43:
+// S5, S43:
 #[test]
 fn spawn_in_a_cancelled_scope_drops_the_closure_inside_the_call() {
     guarded(|| {
@@ -316,7 +316,7 @@ fn spawn_in_a_cancelled_scope_drops_the_closure_inside_the_call() {
     });
 }
 
-// S5: S43:
+// S5, S43:
 #[test]
 fn try_spawn_in_a_cancelled_scope_gives_the_closure_back() {
     guarded(|| {
@@ -343,7 +343,7 @@ fn try_spawn_in_a_cancelled_scope_gives_the_closure_back() {
     });
 }
 
-// S42: D6:
+// S42, D6:
 #[test]
 fn a_job_not_started_when_the_scope_is_cancelled_never_runs() {
     virtually(|| {
@@ -381,7 +381,7 @@ fn jobs_start_in_the_order_of_their_spawning() {
     });
 }
 
-// S24: D26:
+// S24, D26:
 #[test]
 fn a_named_job_has_its_name_and_an_unnamed_one_that_of_its_place_and_number() {
     virtually(|| {
@@ -400,7 +400,7 @@ fn a_named_job_has_its_name_and_an_unnamed_one_that_of_its_place_and_number() {
     });
 }
 
-// S24: S22:
+// S24, S22:
 #[test]
 fn the_path_of_a_job_names_all_scopes_and_jobs_on_the_way() {
     virtually(|| {
@@ -463,7 +463,7 @@ fn own_thread_jobs_run_on_no_thread_of_the_body() {
     });
 }
 
-// S68: S8:
+// S68, S8:
 #[test]
 fn fifty_nested_scopes_on_one_worker_finish() {
     fn nest(depth: u32) -> tassel::Result<u32> {

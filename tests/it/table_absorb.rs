@@ -56,7 +56,7 @@ fn stop_of(error: &anyhow::Error) -> &Cancelled {
 
 // Row 1, from outside.
 
-// D17: S33: S46:
+// D17, S33, S46:
 #[test]
 fn a_scope_passes_on_what_came_from_outside_flat_at_every_level() {
     virtually(|| {
@@ -83,7 +83,7 @@ fn a_scope_passes_on_what_came_from_outside_flat_at_every_level() {
     });
 }
 
-// D17: S35:
+// D17, S35:
 #[test]
 fn a_scope_in_a_job_passes_the_stop_to_the_outer_scope_which_has_one_leaf() {
     virtually(|| {
@@ -133,7 +133,7 @@ fn regions_pass_on_what_came_from_outside() {
 
 // Row 2, the own deadline.
 
-// D17: S61:
+// D17, S61:
 #[test]
 fn a_scope_makes_a_timed_out_of_its_own_deadline() {
     virtually(|| {
@@ -152,7 +152,7 @@ fn a_scope_makes_a_timed_out_of_its_own_deadline() {
     });
 }
 
-// D17: S61:
+// D17, S61:
 #[test]
 fn fail_makes_a_timed_out_of_its_own_deadline_which_is_an_ordinary_failure() {
     virtually(|| {
@@ -188,7 +188,7 @@ fn move_on_makes_none_of_its_own_deadline() {
 
 // Row 3, the own token or cancel.
 
-// D17: S36:
+// D17, S36:
 #[test]
 fn a_scope_that_stops_itself_is_stopped() {
     virtually(|| {
@@ -213,7 +213,7 @@ fn a_scope_that_stops_itself_is_stopped() {
     });
 }
 
-// D2: D17:
+// D2, D17:
 #[test]
 fn a_token_of_the_scope_stops_it_against_its_will() {
     virtually(|| {
@@ -247,7 +247,7 @@ fn the_own_cancel_of_fail_is_a_failure_to_those_outside() {
     });
 }
 
-// D17: D26:
+// D17, D26:
 #[test]
 fn the_own_cancel_of_fail_met_by_a_cancelled_scope_is_a_stop_there() {
     virtually(|| {
@@ -430,7 +430,7 @@ fn of_two_limits_found_passed_at_once_the_outer_one_absorbs() {
     });
 }
 
-// S62: S33:
+// S62, S33:
 #[test]
 fn an_outer_limit_that_passes_while_the_inner_stop_unwinds_takes_it() {
     virtually(|| {
@@ -461,11 +461,11 @@ fn an_inner_limit_that_is_alone_absorbs() {
     });
 }
 
-// S59: D9:
+// S59, D9:
 #[test]
 fn a_limit_in_the_past_starts_the_code_and_fails_its_first_checkpoint() {
     virtually(|| {
-        let past = now() - Duration::from_secs(1);
+        let past = now().checked_sub(Duration::from_secs(1)).unwrap();
         let started = AtomicU32::new(0);
         let meets = || {
             started.fetch_add(1, Ordering::SeqCst);
@@ -484,11 +484,11 @@ fn a_limit_in_the_past_starts_the_code_and_fails_its_first_checkpoint() {
     });
 }
 
-// S59: D9:
+// S59, D9:
 #[test]
 fn code_without_checkpoints_completes_under_a_limit_in_the_past() {
     virtually(|| {
-        let past = now() - Duration::from_secs(1);
+        let past = now().checked_sub(Duration::from_secs(1)).unwrap();
         assert_eq!(move_on_at(past, || Ok(7)).unwrap(), Some(7));
         assert_eq!(move_on_after(Duration::ZERO, || Ok(7)).unwrap(), Some(7));
         assert_eq!(fail_at(past, || Ok(7)).unwrap(), 7);
@@ -573,7 +573,7 @@ fn an_outer_cancel_while_the_inner_stop_unwinds_passes_the_inner() {
     });
 }
 
-// S33: S15:
+// S33, S15:
 #[test]
 fn attribution_is_by_the_state_at_the_exit_not_by_the_origin_of_the_stop() {
     virtually(|| {
@@ -643,7 +643,7 @@ fn inner_scopes_that_were_only_stopped_leave_no_node_in_the_group() {
     });
 }
 
-// S34: S8:
+// S34, S8:
 #[test]
 fn an_inner_group_of_a_stop_and_a_failure_keeps_the_failure() {
     virtually(|| {
@@ -712,7 +712,7 @@ fn real_errors_beside_an_outer_cancel_are_the_result_and_the_cancel_is_still_kno
     });
 }
 
-// S36: D2:
+// S36, D2:
 #[test]
 fn or_stopped_tells_a_value_from_a_stop() {
     virtually(|| {
@@ -732,7 +732,121 @@ fn or_stopped_tells_a_value_from_a_stop() {
     });
 }
 
-// D7: S44:
+// D2, S7:
+#[test]
+fn an_outer_cancel_after_the_scopes_own_will_cut_its_jobs_takes_no_value() {
+    virtually(|| {
+        let token = CancelToken::new();
+        let result = named("s").under(&token).open(|s| {
+            let job = s.spawn(|| Ok(sleep(10 * HOUR)?));
+            sleep(HOUR)?;
+            s.cancel();
+            // The job was stopped by the scope's will, and is home.
+            deaf(HOUR);
+            assert!(matches!(job.try_join(), Ok(Err(JoinError::Cancelled { started: true, .. }))));
+            token.cancel();
+            Ok(7)
+        });
+        assert_eq!(result.unwrap(), 7);
+    });
+}
+
+// D2, S47:
+#[test]
+fn an_outer_cancel_after_a_job_was_cancelled_by_its_handle_takes_no_value() {
+    virtually(|| {
+        let token = CancelToken::new();
+        let result = named("s").under(&token).open(|s| {
+            let job = s.spawn(|| Ok(sleep(10 * HOUR)?));
+            sleep(HOUR)?;
+            job.cancel();
+            assert!(matches!(job.join(), Err(JoinError::Cancelled { started: true, .. })));
+            token.cancel();
+            Ok(7)
+        });
+        assert_eq!(result.unwrap(), 7);
+    });
+}
+
+// D2:
+#[test]
+fn an_own_cancel_after_an_outer_one_cut_its_jobs_gives_no_value() {
+    virtually(|| {
+        let token = CancelToken::new();
+        let result = named("s").under(&token).open(|s| {
+            let job = s.spawn(|| Ok(sleep(10 * HOUR)?));
+            sleep(HOUR)?;
+            token.cancel();
+            assert!(matches!(job.join(), Err(JoinError::You(_))));
+            s.cancel();
+            Ok(7)
+        });
+        let group = result.unwrap_err();
+        assert!(only_stop(&group).reason().who().starts_with("token `"));
+        assert!(!group.stopped());
+    });
+}
+
+// D17, S61, S46:
+#[test]
+fn a_deadline_that_passes_at_the_exit_stops_the_jobs_there() {
+    virtually(|| {
+        let began = now();
+        let group = named("s")
+            .timeout(HOUR)
+            .open(|s| {
+                s.spawn(|| Ok(sleep(10 * HOUR)?));
+                s.spawn(|| Ok(sleep(20 * HOUR)?));
+                Ok(7)
+            })
+            .unwrap_err();
+        assert_eq!(only_timeout(&group).reason().who(), "scope `s`");
+        assert_eq!(now() - began, HOUR);
+    });
+}
+
+// S62, S58:
+#[test]
+fn of_the_limits_of_a_job_and_its_scope_that_end_together_the_scopes_absorbs() {
+    virtually(|| {
+        let group = named("s")
+            .timeout(HOUR)
+            .open(|s| {
+                s.job("x").timeout(HOUR).spawn(|| Ok(sleep(10 * HOUR)?));
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(only_timeout(&group).reason().who(), "scope `s`");
+        // Also of a job that cannot start.
+        let group = named("s")
+            .timeout(HOUR)
+            .open(|s| {
+                deaf(HOUR);
+                s.job("x").timeout(Duration::ZERO).spawn(|| ());
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(only_timeout(&group).reason().who(), "scope `s`");
+    });
+}
+
+// D16, S33:
+#[test]
+fn a_stray_group_stays_a_failure_one_level_up() {
+    virtually(|| {
+        let inner = strays_in_a_job(Wrapper::Group);
+        let outer = named("outer").open(|s| {
+            s.job("opens").spawn(move || Err::<(), _>(inner.into()));
+            sleep(HOUR)?;
+            Ok(7)
+        });
+        let outer = outer.unwrap_err();
+        assert_eq!(outer.to_string(), "scope `outer`: 1 of 1 job failed; first: job `opens` failed");
+        assert!(outer.reason().is_some_and(|reason| reason.kind() == ReasonKind::Failure));
+    });
+}
+
+// D7, S44:
 #[test]
 fn a_region_stops_the_code_inside_it_not_the_jobs_spawned_inside_it() {
     virtually(|| {
@@ -845,7 +959,7 @@ macro_rules! wrappers {
             virtually(|| stops_in_the_body(Wrapper::$wrapper));
         }
 
-        // D16: D17:
+        // D16, D17:
         #[test]
         fn $region() {
             virtually(|| {
@@ -856,7 +970,7 @@ macro_rules! wrappers {
             });
         }
 
-        // D16: S15:
+        // D16, S15:
         #[test]
         fn $stray() {
             virtually(|| {
@@ -900,13 +1014,13 @@ fn the_text_of_a_stray_names_what_was_stopped_and_why() {
     });
 }
 
-// D16: D22:
+// D16, D22:
 #[test]
 fn a_join_error_that_speaks_of_a_cancel_is_a_stop_where_the_scope_is_cancelled() {
     virtually(|| {
         let result = named("s").open(|s| {
             let sleeper = s.spawn(|| Ok(sleep(10 * HOUR)?));
-            s.spawn(move || Ok(sleeper.join().context("joining")?));
+            s.spawn(move || sleeper.join().context("joining"));
             sleep(HOUR)?;
             s.cancel();
             Ok(7)
@@ -915,7 +1029,7 @@ fn a_join_error_that_speaks_of_a_cancel_is_a_stop_where_the_scope_is_cancelled()
     });
 }
 
-// D16: S47: S15:
+// D16, S47, S15:
 #[test]
 fn a_join_error_of_a_job_cancelled_alone_is_a_failure_of_its_joiner() {
     virtually(|| {

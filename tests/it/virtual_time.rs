@@ -1,0 +1,228 @@
+//! Virtual time: one order for one program, jumps, and deadlocks as reports.
+
+use crate::{guarded, seeded_rng, virtually};
+use anyhow::bail;
+use std::{
+    fmt::Write as _,
+    hint,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tassel::{
+    CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, now,
+    pool::Pool,
+    scope, sleep,
+    sync::{Barrier, Event},
+    testing::{try_virtual_time, virtual_time},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Naps, a failure and a panic-free cancel in two levels: what it prints, and the group at the end.
+fn program(pool: Option<&Pool>) -> String {
+    let out = Mutex::new(String::new());
+    let say = |text: &str| writeln!(out.lock().unwrap(), "{text}").unwrap();
+    let say = &say;
+    let group = virtual_time(|| {
+        let options = ScopeOptions::new().name("top");
+        let options = pool.iter().fold(options, |options, pool| options.pool(pool));
+        options
+            .open(|s| {
+                for (name, nap) in [("a", 3), ("b", 2), ("c", 2), ("d", 9)] {
+                    s.job(name).spawn(move || {
+                        say(&format!("{name} begins"));
+                        ScopeOptions::new().name("inner").open(|s| {
+                            s.job("e").spawn(move || {
+                                let slept = sleep(nap * SECOND);
+                                say(&format!("{name} slept: {}", slept.is_ok()));
+                                Ok(slept?)
+                            });
+                            Ok(())
+                        })?;
+                        if name == "a" {
+                            bail!("a fails");
+                        }
+                        Ok(())
+                    });
+                }
+                say("body ends");
+                Ok(())
+            })
+            .unwrap_err()
+    });
+    say(&group.to_string());
+    let names: Vec<_> = group.leaves().map(|leaf| (leaf.path().to_owned(), leaf.offset(), leaf.took())).collect();
+    say(&format!("{names:?}"));
+    out.into_inner().unwrap()
+}
+
+#[test]
+fn a_program_prints_the_same_a_thousand_times_on_a_busy_machine() {
+    guarded(|| {
+        let over = AtomicBool::new(false);
+        thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        hint::spin_loop();
+                    }
+                });
+            }
+            let first = program(None);
+            let differs = (1..1000).map(|_| program(None)).find(|other| *other != first);
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(differs, None, "the first run printed\n{first}");
+        });
+    });
+}
+
+#[test]
+fn the_number_of_threads_does_not_show_in_virtual_time() {
+    guarded(|| {
+        let plenty = program(None);
+        let small = Pool::builder().parallelism(1).build().unwrap();
+        assert_eq!(program(Some(&small)), plenty);
+    });
+}
+
+#[test]
+fn timers_go_off_in_the_order_of_a_sorted_list() {
+    guarded(|| {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let mut rng = seeded_rng(seed);
+        // 1,000 jobs: 10 groups of 10 groups of 10. Each has ten timers, all at instants of their own.
+        let mut instants: Vec<u64> = (1..=10_000).collect();
+        for i in (1..instants.len()).rev() {
+            instants.swap(i, usize::try_from(rng.below(i as u64 + 1)).unwrap());
+        }
+        let mut plans: Vec<Vec<u64>> = instants.chunks(10).map(<[u64]>::to_vec).collect();
+        plans.iter_mut().for_each(|plan| plan.sort_unstable());
+        let mut expected: Vec<(u64, usize)> =
+            plans.iter().enumerate().flat_map(|(job, plan)| plan.iter().map(move |&at| (at, job))).collect();
+        expected.sort_unstable();
+
+        let happened = Mutex::new(Vec::new());
+        let (plans, log) = (&plans, &happened);
+        virtual_time(|| {
+            let start = now();
+            let level = |base: usize, step: usize| (0..10).map(move |n| base + n * step);
+            scope(|s| {
+                for base in level(0, 100) {
+                    s.spawn(move || {
+                        scope(|s| {
+                            for base in level(base, 10) {
+                                s.spawn(move || {
+                                    scope(|s| {
+                                        for job in level(base, 1) {
+                                            s.spawn(move || {
+                                                for &at in &plans[job] {
+                                                    tassel::sleep_until(start + Duration::from_millis(at))?;
+                                                    log.lock().unwrap().push((at, job));
+                                                }
+                                                Ok(())
+                                            });
+                                        }
+                                    })?;
+                                    Ok(())
+                                });
+                            }
+                        })?;
+                        Ok(())
+                    });
+                }
+            })
+            .unwrap();
+        });
+        assert!(happened.into_inner().unwrap() == expected, "seed {seed}");
+    });
+}
+
+#[test]
+fn a_deadlock_is_a_report() {
+    guarded(|| {
+        let event = Event::new();
+        let deadlock = try_virtual_time(|| event.wait().unwrap_err().reason().kind()).unwrap_err();
+        assert_eq!(deadlock.to_string(), "deadlock: 1 thread waits, and nothing can end it");
+        let barrier = Barrier::new(3);
+        let wait = || Ok(barrier.wait().map(drop)?);
+        // Two threads: the owner, at the exit, runs one of the jobs itself.
+        let mut ended = None;
+        let deadlock = try_virtual_time(|| {
+            ended = Some(scope(|s| {
+                s.spawn(wait);
+                s.spawn(wait);
+                Ok(())
+            }));
+        });
+        assert_eq!(deadlock.unwrap_err().to_string(), "deadlock: 2 threads wait, and nothing can end it");
+        assert_eq!(ended.unwrap().unwrap_err().reason().map(|r| r.kind()), Some(ReasonKind::Deadlock));
+    });
+}
+
+#[test]
+fn a_cancel_from_outside_reaches_in_and_a_deadline_does_not() {
+    guarded(|| {
+        let token = CancelToken::new();
+        token.cancel();
+        let stopped = token.enter(|| virtual_time(|| sleep(HOUR).is_err()));
+        assert!(stopped);
+        let slept = ScopeOptions::new().timeout(HOUR).open(|_| Ok(virtual_time(|| sleep(10 * HOUR).is_ok()))).unwrap();
+        assert!(slept);
+    });
+}
+
+#[test]
+fn the_clock_jumps_and_sleepers_wake_by_time_then_by_spawning() {
+    virtually(|| {
+        let start = now();
+        let order = Mutex::new(Vec::new());
+        let order_of = &order;
+        scope(|s: &Scope<'_, '_>| {
+            for (name, seconds) in [("a", 2), ("b", 1), ("c", 2), ("d", 1)] {
+                s.job(name).spawn(move || {
+                    sleep(seconds * HOUR)?;
+                    order_of.lock().unwrap().push(name);
+                    Ok(())
+                });
+            }
+        })
+        .unwrap();
+        assert_eq!(now() - start, 2 * HOUR);
+        assert_eq!(order.into_inner().unwrap(), ["b", "d", "a", "c"]);
+    });
+}
+
+// S58:
+#[test]
+fn the_longest_sleep_does_not_wrap_and_ends_by_cancel() {
+    virtually(|| {
+        let start = now();
+        scope(|s| {
+            s.spawn(|| Ok(sleep(Duration::MAX)?));
+            sleep(HOUR)?;
+            s.cancel();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(now() - start, HOUR);
+    });
+}
+
+#[test]
+fn jobs_at_a_barrier_of_std_hand_on_their_turn() {
+    virtually(|| {
+        let barrier = std::sync::Barrier::new(2);
+        let run = || -> Result<(), ErrorGroup> {
+            scope(|s| {
+                s.spawn(|| drop(barrier.wait()));
+                s.spawn(|| drop(barrier.wait()));
+            })
+        };
+        run().unwrap();
+    });
+}
