@@ -72,6 +72,8 @@ pub(crate) struct Strand {
     pub(crate) order: u64,
     /// The names from the root to here.
     path: Arc<str>,
+    /// The strand that cannot end before this one: that which opened its scope, or called it.
+    parent: Option<Arc<Strand>>,
     /// What it was spawned under.
     base: Arc<Node>,
     /// A job's own node, made on first need; a body's is its scope's.
@@ -94,17 +96,19 @@ impl Strand {
         order: u64,
         base: &Arc<Node>,
         deadline: Option<Deadline>,
+        parent: Option<Arc<Strand>>,
     ) -> Arc<Self> {
-        let strand = Strand::new(label, Arc::clone(scope), order, base, deadline);
+        let strand = Strand { parent, ..Strand::new(label, Arc::clone(scope), order, base, deadline) };
         if deadline.is_some() {
             strand.node();
         }
         Arc::new(strand)
     }
 
-    /// Code that stands directly at `node`.
+    /// Code that stands directly at `node`, called by the code here.
     pub(crate) fn at(label: Label, path: Arc<str>, order: u64, node: &Arc<Node>) -> Arc<Self> {
-        let strand = Strand::new(label, path, order, node, None);
+        let parent = with(|frame| Some(Arc::clone(&frame?.strand)));
+        let strand = Strand { parent, ..Strand::new(label, path, order, node, None) };
         drop(strand.own.set(Arc::clone(node)));
         Arc::new(strand)
     }
@@ -115,6 +119,7 @@ impl Strand {
             label,
             order,
             path,
+            parent: None,
             base: Arc::clone(base),
             own: OnceLock::new(),
             deadline,
@@ -128,6 +133,11 @@ impl Strand {
             return Arc::clone(&self.path);
         }
         format!("{}/{}", self.path, self.label.name()).into()
+    }
+
+    /// Returns the strand that cannot end before this one.
+    pub(crate) fn parent(&self) -> Option<&Arc<Strand>> {
+        self.parent.as_ref()
     }
 
     /// Returns the strand's own node, made now if need be.

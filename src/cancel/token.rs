@@ -176,8 +176,8 @@ impl CancelToken {
     /// What it returns is returned, whether cancelled or not.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         let guest = Guest::new(self.node.clock());
-        let label = self.node.label().clone();
-        let path = label.name();
+        let path = self.node.label().name();
+        let label = Label { what: "token", number: 0, ..self.node.label().clone() };
         let strand = Strand::at(label, path, guest.order, &self.node);
         let inlined = current::with(|frame| frame.map_or(0, |frame| frame.inlined));
         let _frame = current::enter(Frame { strand, region: Some(Arc::clone(&self.node)), scope: 0, inlined });

@@ -17,6 +17,7 @@ use std::{
 #[derive(Clone)]
 pub(crate) enum Clock {
     Real,
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the feature `testing` starts runs"))]
     Virtual(Arc<Run>),
 }
 

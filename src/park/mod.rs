@@ -11,4 +11,5 @@
 pub(crate) mod alarm;
 pub(crate) mod clock;
 pub(crate) mod seat;
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the feature `testing` starts runs"))]
 pub(crate) mod virtual_run;

@@ -60,7 +60,7 @@ struct Jobs {
     claimed: BTreeMap<u64, Arc<Job>>,
     spawned: u64,
     log: Log,
-    /// A job was stopped, or kept from starting, while the scope was stopping.
+    /// A job was stopped, or kept from starting, against the scope's will (D2).
     cut: bool,
 }
 
@@ -206,8 +206,12 @@ impl Core {
         self.jobs.lock().log.take(id)
     }
 
+    /// A job was stopped, or kept from starting, while the scope was stopping: by its own will?
     pub(crate) fn note_cut(&self) {
-        self.jobs.lock().cut = true;
+        let by_will = self.node.outside().is_none() && self.node.own().is_some_and(|own| own.by_will);
+        if !by_will {
+            self.jobs.lock().cut = true;
+        }
     }
 
     /// Cancels the scope because of a failure, which is recorded already.
@@ -298,13 +302,10 @@ impl Core {
             (None, Some(own)) if own.reason.kind() == ReasonKind::Deadline => {
                 Failure::TimedOut(TimedOut::new(own.reason))
             }
-            (None, Some(own)) => match body {
-                Body::Value(value) if own.by_will => return Ok(value),
-                _ => {
-                    info.stopped = matches!(own.reason.kind(), ReasonKind::Explicit | ReasonKind::Signal);
-                    Failure::Stopped(Cancelled::new(own.reason))
-                }
-            },
+            (None, Some(own)) => {
+                info.stopped = matches!(own.reason.kind(), ReasonKind::Explicit | ReasonKind::Signal);
+                Failure::Stopped(Cancelled::new(own.reason))
+            }
             (None, None) => match body {
                 Body::Value(value) => return Ok(value),
                 // Not reached: a stop is judged one only while the node is stopping, which is for good.

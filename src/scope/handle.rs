@@ -290,10 +290,21 @@ impl<V> JobHandle<'_, V> {
         })
     }
 
-    /// Joining oneself can never end.
+    /// Joining oneself, or whoever cannot end before oneself, can never end.
     fn check_cycle(&self) -> Result<(), JoinError> {
-        let own = current::with(|frame| frame.is_some_and(|frame| Arc::ptr_eq(&frame.strand, &self.job.strand)));
-        if own { Err(JoinError::WouldDeadlock { cycle: vec![self.name()] }) } else { Ok(()) }
+        let mut strand = current::with(|frame| Some(Arc::clone(&frame?.strand)));
+        let mut cycle = Vec::new();
+        while let Some(here) = strand {
+            // Bodies and bound code are passed through: only jobs have handles.
+            if here.label.what == "job" {
+                cycle.push(here.label.name().to_string());
+            }
+            if Arc::ptr_eq(&here, &self.job.strand) {
+                return Err(JoinError::WouldDeadlock { cycle });
+            }
+            strand = here.parent().cloned();
+        }
+        Ok(())
     }
 }
 

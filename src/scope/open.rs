@@ -603,7 +603,8 @@ fn prepare(
     let label = Label { what: "job", name, place, number };
     let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
     let order = node.clock().run().map_or(0, |run| run.next_order());
-    let strand = Strand::job(label, &core.path, order, node, deadline);
+    let parent = core.body.parent().cloned();
+    let strand = Strand::job(label, &core.path, order, node, deadline, parent);
     Job::new(strand, isolated, own_thread)
 }
 

@@ -1,12 +1,15 @@
 //! Time limits around code, without jobs: `move_on_*` and `fail_*`.
 //!
-//! A region is a node below the code that opens it. It stops the code inside it, not jobs spawned inside it: those belong
-//! to their scope (D7).
+//! A region is a node below the code that opens it, and a frame for as long as its closure runs. It stops the code inside
+//! it, not jobs spawned inside it: those belong to their scope (D7).
 //!
 //! # Promises
 //!
 //! 1. What becomes of a stop is decided at the exit, from the state of the nodes (D17): one from outside passes on.
+//!    Whatever has expired is marked first, outermost first, so of two limits that passed the outer one has it (S62).
 //! 2. A value wins, even if the limit has passed; so does an error of another kind (S61).
+//! 3. A limit that has passed on entry starts the code and fails its first checkpoint (D9).
+//! 4. The node is closed when the region is left, by a panic too; before that its fate is decided.
 //!
 //! # Does not know
 //!
@@ -19,6 +22,7 @@ use crate::{
         reason::{Cancelled, Label, ReasonKind, TimedOut},
     },
     error::{drop_guarded, stop_in},
+    park::clock::Clock,
 };
 use std::{
     panic::Location,
@@ -45,7 +49,7 @@ enum Left<T> {
 }
 
 fn enter<T>(
-    deadline: impl FnOnce(&crate::park::clock::Clock) -> Option<Deadline>,
+    deadline: impl FnOnce(&Clock) -> Option<Deadline>,
     place: &'static Location<'static>,
     f: impl FnOnce() -> anyhow::Result<T>,
 ) -> Left<T> {
@@ -65,23 +69,29 @@ fn enter<T>(
     let entered = current::enter(frame);
     let result = f();
     drop(entered);
-    node.expire();
-    let left = match result {
-        Err(error) if node.is_stopping() && node.outside().is_none() && stop_in(&error).is_some() => match node.own() {
-            Some(own) => {
-                drop_guarded(error);
-                if own.reason.kind() == ReasonKind::Deadline {
-                    Left::ByLimit(TimedOut::new(own.reason))
-                } else {
-                    Left::ByCancel(Cancelled::new(own.reason))
-                }
-            }
-            None => Left::With(Err(error)),
-        },
-        result => Left::With(result),
-    };
+    let left = judge(&node, result);
     drop(close);
     left
+}
+
+/// D17: whose stop is it?
+fn judge<T>(node: &Arc<Node>, result: anyhow::Result<T>) -> Left<T> {
+    node.expire();
+    let error = match result {
+        Ok(value) => return Left::With(Ok(value)),
+        Err(error) => error,
+    };
+    if stop_in(&error).is_none() || node.outside().is_some() {
+        return Left::With(Err(error));
+    }
+    // Without one of its own it is somebody else's stop: a failure here.
+    let Some(own) = node.own() else { return Left::With(Err(error)) };
+    drop_guarded(error);
+    if own.reason.kind() == ReasonKind::Deadline {
+        Left::ByLimit(TimedOut::new(own.reason))
+    } else {
+        Left::ByCancel(Cancelled::new(own.reason))
+    }
 }
 
 fn move_on<T>(left: Left<T>) -> anyhow::Result<Option<T>> {
@@ -99,19 +109,27 @@ fn fail<T>(left: Left<T>) -> anyhow::Result<T> {
     }
 }
 
-/// Runs `f` with a time limit; a limit that stops it is no error.
+/// Runs `f` with a time limit; if the limit stops it, the result is `Ok(None)`.
 ///
-/// It stops the code inside, at its next checkpoint, not the jobs that it spawns: those belong to their scope. For them
-/// there is [`job(..).timeout(..)`](crate::JobBuilder::timeout), or a scope inside the region. A limit that has
-/// passed on entry starts `f` and fails its first checkpoint.
+/// It stops the code inside at its next checkpoint, *not* the jobs that are spawned inside: those belong to their scope.
+/// For them there is [`job(..).timeout(..)`](crate::JobBuilder::timeout), or a scope opened inside the region.
+///
+/// A value that `f` returns is returned, even if the limit has passed. With a limit of zero, `f` starts and its first
+/// checkpoint fails. A limit too long for the clock, such as [`Duration::MAX`], is none. In virtual time the limit is of
+/// the virtual clock.
 ///
 /// # Cancellation
 ///
-/// A stop from outside passes through.
+/// Itself no checkpoint. A stop from outside passes through: `f`'s error is returned as it is. A cancel of the region's
+/// own token (see [`CancelToken::current`](crate::CancelToken::current)) is `Ok(None)`, too.
 ///
 /// # Errors
 ///
-/// Whatever `f` returns, but the stop of this region, which is `Ok(None)`.
+/// Returns the error of `f`, but for the stop of this region.
+///
+/// # Panics
+///
+/// A panic of `f` passes through.
 ///
 /// # Examples
 ///
@@ -128,29 +146,59 @@ pub fn move_on_after<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) 
     move_on(enter(|clock| Deadline::after(clock, limit, place), place, f))
 }
 
-/// Runs `f` until an instant (of [`now`](crate::now)); see [`move_on_after`].
+/// Runs `f` until an instant (of [`now`](crate::now)); if that stops it, the result is `Ok(None)`.
+///
+/// In all else it is [`move_on_after`]; above all, it does not stop jobs that are spawned inside: for these there is
+/// [`job(..).timeout(..)`](crate::JobBuilder::timeout), or a scope opened inside the region.
+///
+/// # Cancellation
+///
+/// As [`move_on_after`].
 ///
 /// # Errors
 ///
 /// As [`move_on_after`].
+///
+/// # Panics
+///
+/// As [`move_on_after`].
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{region::move_on_at, sleep_until};
+/// # use std::time::Duration;
+/// let end = tassel::now() + Duration::from_millis(1);
+/// let slept = move_on_at(end, || Ok(sleep_until(end + Duration::from_secs(3600))?))?;
+/// assert_eq!(slept, None);
+/// # Ok::<(), tassel::Error>(())
+/// ```
 #[track_caller]
 pub fn move_on_at<T>(at: Instant, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
     let place = Location::caller();
     move_on(enter(|_| Some(Deadline { at, limit: None, place }), place, f))
 }
 
-/// Runs `f` with a time limit; a limit that stops it is a [`TimedOut`], an ordinary error.
+/// Runs `f` with a time limit; if the limit stops it, the result is a [`TimedOut`], an ordinary error.
 ///
-/// It stops the code inside, at its next checkpoint, not the jobs that it spawns: see [`move_on_after`].
+/// It stops the code inside at its next checkpoint, *not* the jobs that are spawned inside: those belong to their scope.
+/// For them there is [`job(..).timeout(..)`](crate::JobBuilder::timeout), or a scope opened inside the region.
+///
+/// A value that `f` returns is returned, even if the limit has passed; an error of its own likewise. With a limit of zero,
+/// `f` starts and its first checkpoint fails: to try something without waiting there are `try_` calls.
 ///
 /// # Cancellation
 ///
-/// A stop from outside passes through.
+/// Itself no checkpoint. A stop from outside passes through: `f`'s error is returned as it is.
 ///
 /// # Errors
 ///
-/// [`TimedOut`] if this limit stopped `f`; else whatever `f` returns. A cancel of the region's own token comes out as
+/// Returns [`TimedOut`] if this limit stopped `f`; else the error of `f`. A cancel of the region's own token comes out as
 /// the [`Cancelled`](crate::Cancelled) that it is, a failure to the code around.
+///
+/// # Panics
+///
+/// A panic of `f` passes through.
 ///
 /// # Examples
 ///
@@ -166,13 +214,179 @@ pub fn fail_after<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> 
     fail(enter(|clock| Deadline::after(clock, limit, place), place, f))
 }
 
-/// Runs `f` until an instant (of [`now`](crate::now)); see [`fail_after`].
+/// Runs `f` until an instant (of [`now`](crate::now)); if that stops it, the result is a [`TimedOut`].
+///
+/// In all else it is [`fail_after`]; above all, it does not stop jobs that are spawned inside: for these there is
+/// [`job(..).timeout(..)`](crate::JobBuilder::timeout), or a scope opened inside the region.
+///
+/// # Cancellation
+///
+/// As [`fail_after`].
 ///
 /// # Errors
 ///
 /// As [`fail_after`].
+///
+/// # Panics
+///
+/// As [`fail_after`].
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{region::{TimedOut, fail_at}, checkpoint};
+/// // It starts, and computes: a value wins over a limit that has passed.
+/// assert_eq!(fail_at(tassel::now(), || Ok(1 + 1))?, 2);
+/// let error = fail_at(tassel::now(), || Ok(checkpoint()?)).unwrap_err();
+/// assert!(error.is::<TimedOut>());
+/// # Ok::<(), tassel::Error>(())
+/// ```
 #[track_caller]
 pub fn fail_at<T>(at: Instant, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let place = Location::caller();
     fail(enter(|_| Some(Deadline { at, limit: None, place }), place, f))
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        cancel::token::CancelToken,
+        wait::{
+            given::{self, LONG, SHORT, node, soon, stand},
+            time::{checkpoint, is_cancelled, sleep},
+        },
+    };
+    use anyhow::bail;
+    use std::{
+        cell::RefCell,
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    };
+
+    fn nap() -> anyhow::Result<()> {
+        Ok(sleep(LONG)?)
+    }
+
+    #[test]
+    fn the_own_limit_is_taken_in() {
+        soon(|| {
+            assert!(matches!(move_on_after(SHORT, nap), Ok(None)));
+            assert!(matches!(move_on_at(Instant::now(), nap), Ok(None)));
+            let late = [fail_after(SHORT, nap), fail_at(Instant::now(), nap)].map(Result::unwrap_err);
+            assert!(late.iter().all(|error| error.is::<TimedOut>() && stop_in(error).is_none()));
+            let place = late[0].downcast_ref::<TimedOut>().and_then(|late| late.reason().place());
+            assert_eq!(place.map(Location::file), Some(file!()), "track_caller");
+        });
+    }
+
+    #[test]
+    fn a_limit_that_has_passed_starts_the_code_and_fails_its_first_checkpoint() {
+        let mut started = false;
+        let moved = move_on_after(Duration::ZERO, || {
+            started = true;
+            Ok(checkpoint()?)
+        });
+        assert!(matches!(moved, Ok(None)) && started);
+    }
+
+    #[test]
+    fn a_value_or_an_own_error_wins_over_the_limit() {
+        let now = Instant::now();
+        assert!(matches!(move_on_at(now, || Ok(7)), Ok(Some(7))));
+        assert!(matches!(fail_at(now, || Ok(is_cancelled())), Ok(true)));
+        let own = fail_at(now, || -> anyhow::Result<()> { bail!("own") });
+        assert_eq!(own.unwrap_err().to_string(), "own");
+        let own = move_on_at(now, || -> anyhow::Result<()> { bail!("own") });
+        assert_eq!(own.unwrap_err().to_string(), "own");
+    }
+
+    #[test]
+    fn no_limit_is_reached_by_the_longest() {
+        assert!(matches!(fail_after(Duration::MAX, || Ok(checkpoint()?)), Ok(())));
+    }
+
+    #[test]
+    fn a_stop_from_outside_passes_with_what_is_around_it() {
+        let node = node(None);
+        let _frame = stand(&node);
+        let stopped = move_on_after(LONG, || {
+            given::cancel(&node);
+            nap().map_err(|error| error.context("around"))
+        });
+        let error = stopped.unwrap_err();
+        assert_eq!(error.to_string(), "around");
+        assert!(error.is::<Cancelled>());
+        assert!(fail_after(LONG, nap).is_err_and(|error| error.is::<Cancelled>()));
+    }
+
+    #[test]
+    fn of_two_limits_that_passed_the_outer_one_has_it() {
+        let now = Instant::now();
+        let outer = fail_at(now, || {
+            let inner = fail_at(now, nap);
+            assert!(inner.as_ref().is_err_and(anyhow::Error::is::<Cancelled>));
+            inner
+        });
+        assert!(outer.is_err_and(|error| error.is::<TimedOut>()));
+        let outer = move_on_at(now, || {
+            fail_after(LONG, nap)?;
+            Ok(())
+        });
+        assert!(matches!(outer, Ok(None)));
+    }
+
+    #[test]
+    fn an_inner_limit_leaves_the_outer_one_alone() {
+        soon(|| {
+            let outer = fail_after(LONG, || {
+                assert!(matches!(move_on_after(SHORT, nap), Ok(None)));
+                Ok(checkpoint()?)
+            });
+            assert!(matches!(outer, Ok(())));
+            let outer = move_on_after(LONG, || fail_after(SHORT, nap));
+            assert!(outer.is_err_and(|error| error.is::<TimedOut>()));
+        });
+    }
+
+    #[test]
+    fn a_cancel_of_the_own_token_is_no_timeout() {
+        let give_up = || {
+            CancelToken::current().cancel_with("enough");
+            nap()
+        };
+        assert!(matches!(move_on_after(LONG, give_up), Ok(None)));
+        let error = fail_after(LONG, give_up).unwrap_err();
+        assert_eq!(error.downcast_ref::<Cancelled>().map(|stop| stop.reason().kind()), Some(ReasonKind::Explicit));
+    }
+
+    #[test]
+    fn a_stop_of_somebody_else_is_a_failure() {
+        let other = node(None);
+        given::cancel(&other);
+        let stray = || -> anyhow::Result<()> {
+            let reason = other.reason().map(Cancelled::new);
+            reason.map_or(Ok(()), |stop| Err(stop.into()))
+        };
+        assert!(move_on_after(LONG, stray).is_err_and(|error| error.is::<Cancelled>()));
+    }
+
+    #[test]
+    fn a_region_that_was_left_is_closed_by_a_panic_too() {
+        let token = RefCell::new(None);
+        let enter = |panic: bool| {
+            move_on_after(LONG, || {
+                *token.borrow_mut() = Some(CancelToken::current());
+                if panic {
+                    resume_unwind(Box::new("thrown"));
+                }
+                Ok(())
+            })
+        };
+        let closed = || token.borrow().as_ref().and_then(CancelToken::reason).map(|reason| reason.kind());
+        assert!(matches!(enter(false), Ok(Some(()))));
+        assert_eq!(closed(), Some(ReasonKind::Closed));
+        assert!(catch_unwind(AssertUnwindSafe(|| enter(true))).is_err());
+        assert_eq!(closed(), Some(ReasonKind::Closed));
+        assert!(current::frame().is_none());
+    }
 }

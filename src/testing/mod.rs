@@ -1,6 +1,13 @@
 //! Virtual time for tests: programs that sleep for hours run in milliseconds, in the same order each time.
 //!
-//! Needs the feature `testing`.
+//! Needs the feature `testing`. A run is a root node with a clock of its own; all code below it, on whatever thread, moves by
+//! turns.
+//!
+//! # Promises
+//!
+//! 1. The run is over when the call returns, also by a panic: its node is closed, the baton handed on.
+//! 2. A cancel from outside reaches in; a deadline from outside is of another clock and does not.
+//! 3. A deadlock cancels the whole run, once, and is the result, whatever the code made of it.
 //!
 //! # Does not know
 //!
@@ -17,7 +24,7 @@ use crate::{
 };
 use std::{error::Error, fmt, panic::Location, sync::Arc};
 
-/// A virtual-time run in which everybody waited and nothing could end the waits.
+/// A virtual-time run in which everybody waited and nothing could end the waits; see [`try_virtual_time`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {
     text: String,
@@ -48,28 +55,39 @@ impl Drop for Running {
 /// Runs `f` in virtual time and returns its value.
 ///
 /// One job moves at a time; who waits hands on to who has been ready longest, then in the order of spawning. When nobody
-/// can move, the clock jumps to the next instant that anybody waits for. So what the program prints is the same each
-/// time. A cancel from outside reaches into the run; deadlines from outside do not.
+/// can move, the clock jumps to the next instant that anybody waits for. So a program's order is the same each time, and
+/// hours pass in milliseconds. It all goes for the code of `f`, for the scopes opened in it, and for closures
+/// [bound](crate::CancelToken::bind) to their tokens.
 ///
-/// A job that blocks outside the library, at a std barrier say, is found asleep after a while (on Linux), and the others
-/// go on. A loop that polls without waiting keeps the clock from moving.
+/// A cancel from outside reaches into the run; deadlines from outside do not, as they are of another clock. A run inside a
+/// run has a clock of its own, and the outer one stands meanwhile.
+///
+/// What is not the library's cannot be seen: a job that blocks outside it, at a std barrier say, is found asleep after a
+/// while (on Linux), and the others go on; a loop that polls without waiting keeps the clock from moving; a thread that is
+/// not bound moves whenever it likes, and to wait for it alone is a deadlock.
 ///
 /// # Panics
 ///
-/// If everybody waits and nothing can end it: a deadlock. All are cancelled first. And whatever `f` panics with.
+/// Panics with a report if everybody waits and nothing can end it: a deadlock. All are cancelled first, and `f` returns.
+/// A panic of `f` passes through.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use tassel::{now, sleep, testing::virtual_time};
+/// use tassel::{now, scope, sleep, testing::virtual_time};
 /// let hour = Duration::from_secs(3600);
-/// let slept = virtual_time(|| {
+/// let took = virtual_time(|| {
 ///     let start = now();
-///     sleep(hour).unwrap();
-///     now() - start
-/// });
-/// assert_eq!(slept, hour);
+///     scope(|s| {
+///         s.spawn(move || Ok(sleep(2 * hour)?));
+///         s.spawn(move || Ok(sleep(hour)?));
+///         Ok(())
+///     })?;
+///     Ok::<_, tassel::ErrorGroup>(now() - start)
+/// })?;
+/// assert_eq!(took, 2 * hour);
+/// # Ok::<(), tassel::ErrorGroup>(())
 /// ```
 #[track_caller]
 pub fn virtual_time<T>(f: impl FnOnce() -> T) -> T {
@@ -83,7 +101,20 @@ pub fn virtual_time<T>(f: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 ///
-/// Returns [`Deadlock`] if everybody waited and nothing could end it. All were cancelled then, and `f` has returned.
+/// Returns [`Deadlock`] if everybody waited and nothing could end it. All were cancelled then, with a reason of kind
+/// [`Deadlock`](ReasonKind::Deadlock), and `f` has returned; its value is dropped.
+///
+/// # Panics
+///
+/// A panic of `f` passes through.
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{sync::Event, testing::try_virtual_time};
+/// let deadlock = try_virtual_time(|| Event::new().wait()).unwrap_err();
+/// assert_eq!(deadlock.to_string(), "deadlock: 1 thread waits, and nothing can wake it");
+/// ```
 #[track_caller]
 pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
     let label = Label::new("virtual run", None, Location::caller());
@@ -94,8 +125,10 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
     let report = Arc::new(Mutex::new(None));
     let (told, root) = (Arc::clone(&report), Arc::downgrade(&node));
     run.set_on_deadlock(Box::new(move |waiting| {
-        let who = if waiting == 1 { "1 thread waits".into() } else { format!("{waiting} threads wait") };
-        let text = format!("deadlock: {who}, and nothing can end it");
+        let text = match waiting {
+            1 => "deadlock: 1 thread waits, and nothing can wake it".to_owned(),
+            _ => format!("deadlock: {waiting} threads wait, and nothing can wake them"),
+        };
         *told.lock() = Some(text.clone());
         if let Some(root) = root.upgrade() {
             let reason = Reason::new(ReasonKind::Deadlock, root.label().clone(), root.clock().now());
@@ -112,5 +145,188 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
     match report {
         Some(text) => Err(Deadlock { text }),
         None => Ok(value),
+    }
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        cancel::token::CancelToken,
+        scope::region::{fail_after, move_on_after},
+        wait::{
+            barrier::Barrier,
+            event::Event,
+            given::{self, LONG, node, soon, stand},
+            time::{checkpoint, is_cancelled, now, sleep, sleep_until, yield_now},
+        },
+    };
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    /// Starts threads of the run and waits, in the run, until all have entered it: from then on the order is its own.
+    fn with_guests(jobs: Vec<Box<dyn FnOnce() + Send>>, then: impl FnOnce()) {
+        let token = CancelToken::current();
+        let (entered, all) = mpsc::channel();
+        let threads: Vec<_> = jobs
+            .into_iter()
+            .map(|job| {
+                let entered = entered.clone();
+                let thread = thread::spawn(token.bind(move || {
+                    let _ = entered.send(());
+                    job();
+                }));
+                assert!(all.recv().is_ok());
+                thread
+            })
+            .collect();
+        then();
+        for thread in threads {
+            assert!(thread.join().is_ok());
+        }
+    }
+
+    #[test]
+    fn an_hour_passes_at_once_and_exactly() {
+        soon(|| {
+            let real = Instant::now();
+            virtual_time(|| {
+                let start = now();
+                assert!(sleep(LONG).is_ok() && sleep(Duration::ZERO).is_ok() && sleep_until(start).is_ok());
+                assert!(yield_now().is_ok());
+                assert_eq!(now() - start, LONG);
+            });
+            assert!(real.elapsed() < LONG);
+        });
+    }
+
+    #[test]
+    fn regions_end_by_the_virtual_clock() {
+        soon(|| {
+            virtual_time(|| {
+                let start = now();
+                assert!(matches!(move_on_after(LONG, || Ok(sleep(2 * LONG)?)), Ok(None)));
+                assert_eq!(now() - start, LONG);
+                let late = fail_after(LONG, || Ok(Event::new().wait()?));
+                assert!(late.is_err_and(|error| error.is::<crate::cancel::reason::TimedOut>()));
+                assert!(matches!(Event::new().wait_timeout(LONG), Ok(false)));
+                assert_eq!(now() - start, 3 * LONG);
+            });
+        });
+    }
+
+    #[test]
+    fn sleepers_wake_in_the_order_of_their_instants() {
+        soon(|| {
+            for _ in 0..20 {
+                let seen = virtual_time(|| {
+                    let seen = Arc::new(Mutex::new(Vec::new()));
+                    let job = |hours: u32| -> Box<dyn FnOnce() + Send> {
+                        let seen = Arc::clone(&seen);
+                        Box::new(move || {
+                            assert!(sleep(hours * LONG).is_ok());
+                            seen.lock().push(hours);
+                        })
+                    };
+                    with_guests(vec![job(3), job(1), job(4), job(2)], || assert!(sleep(5 * LONG).is_ok()));
+                    seen.lock().clone()
+                });
+                assert_eq!(seen, [1, 2, 3, 4]);
+            }
+        });
+    }
+
+    #[test]
+    fn events_and_barriers_pass_between_threads_of_the_run() {
+        soon(|| {
+            virtual_time(|| {
+                let (event, barrier) = (Arc::new(Event::new()), Arc::new(Barrier::new(2)));
+                let job = {
+                    let (event, barrier) = (Arc::clone(&event), Arc::clone(&barrier));
+                    Box::new(move || {
+                        assert!(sleep(LONG).is_ok());
+                        event.set();
+                        assert!(barrier.wait().is_ok());
+                    })
+                };
+                with_guests(vec![job], || {
+                    assert!(event.wait().is_ok() && barrier.wait().is_ok());
+                });
+            });
+        });
+    }
+
+    #[test]
+    fn a_deadlock_stops_all_and_is_told() {
+        soon(|| {
+            let ended = try_virtual_time(|| {
+                let waited = Event::new().wait();
+                let reason = waited.unwrap_err().reason().clone();
+                assert_eq!(reason.kind(), ReasonKind::Deadlock);
+                assert!(is_cancelled());
+            });
+            assert_eq!(ended.unwrap_err().to_string(), "deadlock: 1 thread waits, and nothing can wake it");
+            let ended = try_virtual_time(|| {
+                let job = || Box::new(|| assert!(Event::new().wait().is_err())) as Box<dyn FnOnce() + Send>;
+                with_guests(vec![job(), job()], || assert!(sleep(Duration::MAX).is_err()));
+            });
+            assert_eq!(ended.unwrap_err().to_string(), "deadlock: 3 threads wait, and nothing can wake them");
+        });
+    }
+
+    #[test]
+    fn virtual_time_panics_with_the_report() {
+        soon(|| {
+            let thrown = catch_unwind(|| virtual_time(|| drop(Event::new().wait())));
+            let text = thrown.unwrap_err().downcast::<String>().map(|text| *text);
+            assert_eq!(text.ok().as_deref(), Some("deadlock: 1 thread waits, and nothing can wake it"));
+        });
+    }
+
+    #[test]
+    fn an_outer_cancel_crosses_into_the_run_and_an_outer_deadline_does_not() {
+        soon(|| {
+            let outer = node(Some(Duration::ZERO));
+            let _frame = stand(&outer);
+            assert!(virtual_time(|| sleep(LONG)).is_ok());
+            let outer = node(None);
+            let _frame = stand(&outer);
+            given::cancel(&outer);
+            assert!(virtual_time(checkpoint).is_err());
+        });
+    }
+
+    #[test]
+    fn a_run_inside_a_run_has_its_own_clock() {
+        soon(|| {
+            virtual_time(|| {
+                let start = now();
+                virtual_time(|| assert!(sleep(2 * LONG).is_ok()));
+                assert_eq!(now(), start);
+                assert!(sleep(LONG).is_ok());
+                assert_eq!(now() - start, LONG);
+            });
+        });
+    }
+
+    #[test]
+    fn a_panic_ends_the_run() {
+        soon(|| {
+            let mut token = None;
+            let run = AssertUnwindSafe(|| {
+                virtual_time(|| {
+                    token = Some(CancelToken::current());
+                    resume_unwind(Box::new("thrown"));
+                });
+            });
+            assert!(catch_unwind(run).is_err());
+            assert!(current::frame().is_none());
+            let kind = token.and_then(|token| token.reason()).map(|reason| reason.kind());
+            assert_eq!(kind, Some(ReasonKind::Closed));
+        });
     }
 }

@@ -1,20 +1,26 @@
 //! Every blocking point, all built on one wait.
 //!
+//! [`wait`] is the loop, and [`park`] the one place where a thread of the library goes to sleep. A blocking call is a
+//! `look` that says what it waits for: it takes what is there, or enters the seat with whoever will bring it.
+//!
 //! # Promises
 //!
-//! 1. Entry, then data (D24): a cancelled place answers `Cancelled` on entry and takes nothing; after that a value that
-//!    is there wins.
-//! 2. A cancel or a deadline, also of an outer scope, ends the wait at once, without polling.
+//! 1. *Entry, then data* (D24): a cancelled place answers `Stopped` on entry and takes nothing; after that what is there
+//!    wins, then a stop, then the wait's own limit.
+//! 2. A cancel or a deadline, also of an outer scope, ends the wait at once, without polling. A waiter times itself
+//!    out: no alarm is set.
 //! 3. A wait is announced to the pool and shows as an activity.
+//! 4. Where nothing needs waiting for, nothing is registered and nobody is told.
 //!
 //! # Does not know
 //!
-//! What is waited for: the caller brings a `look`.
+//! What is waited for, and what time it is: the caller brings a `look`, the frame a clock.
 //!
 //! # Why no wake-up is lost
 //!
 //! The seat is registered with the node, and by `look` with whatever it waits for, before the look that precedes a park;
-//! whoever makes a change pokes after it. The rest is the seat's own argument (`park/seat.rs`).
+//! whoever makes a change pokes after it. The rest is the seat's own argument (`park/seat.rs`). A stop that comes between
+//! the entry check and the registration is found by the look at the node that follows it.
 
 pub(crate) mod barrier;
 pub(crate) mod event;
@@ -35,12 +41,14 @@ use crate::{
 use std::{sync::Arc, time::Instant};
 
 /// Why a wait ended without what it waited for.
+#[derive(Debug)]
 pub(crate) enum End {
     Stopped(Cancelled),
     TimedOut,
 }
 
-/// Parks once. The caller has looked, and looks again.
+/// Parks once, by the clock and with the spawn order of the current frame, until poked or `until` (any deadline in force
+/// included), or for no reason. The caller has looked, and looks again.
 pub(crate) fn park(chair: &Chair, activity: Activity, until: Option<Instant>) {
     let (clock, order) =
         current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.strand.order)));
@@ -48,7 +56,28 @@ pub(crate) fn park(chair: &Chair, activity: Activity, until: Option<Instant>) {
     pool::while_blocked(|| chair.park(&clock, until, order));
 }
 
-struct Registered<'a>(&'a Arc<Node>, usize);
+/// The entry check of what may wait. Unlike [`current::check`] it has no deadline watched: a waiter times itself out.
+pub(crate) fn enter() -> Result<(), Cancelled> {
+    // The frame is let go first: to expire may run callbacks, which stand outside any frame.
+    let node = current::with(|frame| {
+        let frame = frame?;
+        let node = frame.region.as_ref().unwrap_or_else(|| frame.strand.nearest());
+        (node.is_stopping() || node.deadline().is_some()).then(|| Arc::clone(node))
+    });
+    node.map_or(Ok(()), |node| stop_at(&node))
+}
+
+/// Looks at the clock, too.
+fn stop_at(node: &Arc<Node>) -> Result<(), Cancelled> {
+    node.expire();
+    match node.reason() {
+        None => Ok(()),
+        Some(reason) => Err(Cancelled::new(reason)),
+    }
+}
+
+/// Takes its seat out of the node when dropped.
+struct Registered<'a>(&'a Node, usize);
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
@@ -57,37 +86,266 @@ impl Drop for Registered<'_> {
 }
 
 /// Waits until `look` has something, the place is cancelled, or `until` has come. See the module header.
+///
+/// `look` gets the seat that it may enter somewhere. To take it out again after an `Err` is up to the caller.
 pub(crate) fn wait<T>(
     activity: Activity,
     until: Option<Instant>,
     mut look: impl FnMut(&Arc<Seat>) -> Option<T>,
 ) -> Result<T, End> {
-    current::check().map_err(End::Stopped)?;
+    enter().map_err(End::Stopped)?;
     with_chair(|chair| {
         if let Some(value) = look(chair.seat()) {
             return Ok(value);
         }
         let _doing = Doing::new(activity);
-        let node = current::node();
         let clock = current::clock();
-        let registered = node.as_ref().map(|node| node.add_seat(chair.seat()).map(|key| Registered(node, key)));
-        let deadline = node.as_ref().and_then(|node| node.deadline());
-        let earliest = [until, deadline].into_iter().flatten().min();
+        let node = current::node();
+        let node = node.as_ref();
+        // Refused by a node that stops: the look at it below comes before any park.
+        let _registered = node.and_then(|node| node.add_seat(chair.seat()).ok().map(|key| Registered(node, key)));
+        let earliest = [until, node.and_then(|node| node.deadline())].into_iter().flatten().min();
         loop {
             if let Some(value) = look(chair.seat()) {
                 return Ok(value);
             }
-            if let Some(node) = &node {
-                node.expire();
-                if let Some(reason) = node.reason() {
-                    return Err(End::Stopped(Cancelled::new(reason)));
-                }
+            if let Some(node) = node {
+                stop_at(node).map_err(End::Stopped)?;
             }
             if until.is_some_and(|until| until <= clock.now()) {
                 return Err(End::TimedOut);
             }
-            debug_assert!(!matches!(registered, Some(Err(()))), "a stopping node has a reason");
             park(chair, activity, earliest);
         }
     })
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+pub(crate) mod given {
+    //! What tests of waits need.
+
+    use crate::{
+        cancel::{
+            current::{self, Entered, Frame, Strand},
+            node::{Deadline, Node, Parents},
+            reason::{Label, Reason, ReasonKind},
+        },
+        park::clock::Clock,
+    };
+    use std::{
+        panic::{Location, resume_unwind},
+        sync::{Arc, mpsc},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    /// Long enough that nobody waits for its end, and no test reaches it.
+    pub(crate) const LONG: Duration = Duration::from_secs(3600);
+    pub(crate) const SHORT: Duration = Duration::from_millis(2);
+
+    /// Runs `f`, but not for ever: the failure of this crate is a hang.
+    pub(crate) fn soon<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
+        let (done, wait) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let _done = done;
+            f()
+        });
+        assert_ne!(wait.recv_timeout(Duration::from_secs(20)), Err(mpsc::RecvTimeoutError::Timeout), "a test hangs");
+        thread.join().unwrap_or_else(|payload| resume_unwind(payload))
+    }
+
+    /// Spins until something is so.
+    pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+        while !is_so() {
+            thread::yield_now();
+        }
+    }
+
+    pub(crate) fn node(deadline: Option<Duration>) -> Arc<Node> {
+        let place = Location::caller();
+        let deadline = deadline.map(|limit| Deadline { at: Instant::now() + limit, limit: Some(limit), place });
+        Node::new(&Parents::default(), Label::new("region", None, place), Clock::Real, deadline)
+    }
+
+    /// Stands at `node` for as long as the result lives.
+    pub(crate) fn stand(node: &Arc<Node>) -> Entered {
+        let strand = Strand::at(node.label().clone(), "test".into(), 0, node);
+        current::enter(Frame { strand, region: None, scope: 0, inlined: 0 })
+    }
+
+    pub(crate) fn cancel(node: &Arc<Node>) {
+        node.cancel(&Reason::new(ReasonKind::Explicit, node.label().clone(), Instant::now()), false);
+    }
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::{
+        given::{LONG, SHORT, cancel, node, soon, stand},
+        *,
+    };
+    use crate::{
+        cancel::{
+            node::{Deadline, Parents},
+            reason::ReasonKind,
+        },
+        park::virtual_run::Run,
+        prim::Mutex,
+    };
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    #[test]
+    fn a_cancelled_place_answers_on_entry_and_takes_nothing() {
+        let node = node(None);
+        cancel(&node);
+        let _frame = stand(&node);
+        let waited = wait(Activity::Event, None, |_| -> Option<()> { panic!("it looked") });
+        assert!(matches!(waited, Err(End::Stopped(_))));
+    }
+
+    #[test]
+    fn what_is_there_on_entry_registers_nothing() {
+        let node = node(Some(LONG));
+        let _frame = stand(&node);
+        let looks = Cell::new(0);
+        let waited = wait(Activity::Event, None, |_| {
+            looks.set(looks.get() + 1);
+            Some(7)
+        });
+        assert!(matches!(waited, Ok(7)));
+        assert_eq!(looks.get(), 1);
+    }
+
+    #[test]
+    fn data_wins_over_a_cancel_that_comes_during_the_wait() {
+        let node = node(None);
+        let _frame = stand(&node);
+        let looks = Cell::new(0);
+        let waited = wait(Activity::Event, None, |_| {
+            looks.set(looks.get() + 1);
+            cancel(&node);
+            (looks.get() == 2).then_some(())
+        });
+        assert!(matches!(waited, Ok(())));
+    }
+
+    #[test]
+    fn a_stop_wins_over_the_own_limit() {
+        let node = node(None);
+        let _frame = stand(&node);
+        let waited = wait(Activity::Event, Some(Instant::now()), |_| {
+            cancel(&node);
+            None::<()>
+        });
+        assert!(matches!(waited, Err(End::Stopped(_))));
+    }
+
+    #[test]
+    fn the_own_limit_ends_a_wait_also_outside_any_scope() {
+        soon(|| {
+            let waited = wait(Activity::Event, Some(Instant::now() + SHORT), |_| None::<()>);
+            assert!(matches!(waited, Err(End::TimedOut)));
+        });
+    }
+
+    #[test]
+    fn a_deadline_of_the_place_ends_a_wait_and_marks_the_node() {
+        soon(|| {
+            let node = node(Some(SHORT));
+            let _frame = stand(&node);
+            let waited = wait(Activity::Event, Some(Instant::now() + LONG), |_| None::<()>);
+            let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
+            assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
+            assert!(node.is_stopping());
+        });
+    }
+
+    #[test]
+    fn a_cancel_wakes_a_parked_thread() {
+        soon(|| {
+            let node = node(None);
+            let seat = Arc::new(Mutex::new(None::<Arc<Seat>>));
+            let waiter = thread::spawn({
+                let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
+                move || {
+                    let _frame = stand(&node);
+                    wait(Activity::Event, None, |mine| {
+                        *seat.lock() = Some(Arc::clone(mine));
+                        None::<()>
+                    })
+                }
+            });
+            // Nothing but the library can end this wait, and it shows.
+            given::until(|| seat.lock().as_ref().is_some_and(|seat| seat.stuck().is_some()));
+            cancel(&node);
+            assert!(matches!(waiter.join(), Ok(Err(End::Stopped(_)))));
+        });
+    }
+
+    #[test]
+    fn a_wait_with_a_deadline_in_force_is_not_closed() {
+        soon(|| {
+            let node = node(Some(LONG));
+            let seat = Arc::new(Mutex::new(None::<Arc<Seat>>));
+            let waiter = thread::spawn({
+                let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
+                move || {
+                    let _frame = stand(&node);
+                    wait(Activity::Join, None, |mine| {
+                        *seat.lock() = Some(Arc::clone(mine));
+                        None::<()>
+                    })
+                }
+            });
+            given::until(|| seat.lock().as_ref().is_some_and(|seat| seat.parked().is_some()));
+            assert_eq!(seat.lock().as_ref().and_then(|seat| seat.stuck()), None);
+            cancel(&node);
+            assert!(matches!(waiter.join(), Ok(Err(End::Stopped(_)))));
+        });
+    }
+
+    #[test]
+    fn a_wait_shows_its_activity_and_takes_it_back() {
+        let node = node(None);
+        let _frame = stand(&node);
+        let strand = current::frame().map(|frame| frame.strand);
+        let shown = || strand.as_ref().map(|strand| strand.activity());
+        let looks = Cell::new(0);
+        let waited = wait(Activity::Barrier, None, |_| {
+            looks.set(looks.get() + 1);
+            (looks.get() == 2).then(shown).flatten()
+        });
+        assert!(matches!(waited, Ok(Activity::Barrier)));
+        assert_eq!(shown(), Some(Activity::Running));
+    }
+
+    #[test]
+    fn an_entry_that_finds_the_deadline_passed_runs_the_callbacks() {
+        let node = node(Some(LONG));
+        let inner = Node::new(
+            &Parents { parent: Some(&node), also: None },
+            node.label().clone(),
+            Clock::Real,
+            Some(Deadline { at: Instant::now(), limit: None, place: node.label().place }),
+        );
+        let called = Arc::new(AtomicBool::new(false));
+        let below = Node::new(
+            &Parents { parent: Some(&inner), also: None },
+            node.label().clone(),
+            // Another clock, so that to register does not expire the node already.
+            Clock::Virtual(with_chair(|chair| Run::start(chair.seat()))),
+            None,
+        );
+        let _registration = below.on_cancel(Box::new({
+            let called = Arc::clone(&called);
+            move || called.store(current::frame().is_none(), Ordering::Relaxed)
+        }));
+        let _frame = stand(&inner);
+        assert!(wait(Activity::Event, None, |_| None::<()>).is_err());
+        assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
+    }
 }

@@ -256,7 +256,6 @@ fn a_pool_that_was_shut_down_refuses_scopes_and_has_no_threads() {
 }
 
 #[test]
-#[ignore = "hangs: the inline job is not seen as one of the pool, and the guard would abort the other tests"]
 fn a_job_cannot_shut_down_the_pool_it_runs_on() {
     guarded(|| {
         let pool = pool(|b| b.parallelism(1));
