@@ -4,6 +4,7 @@
 //! ([`child`], whose other half is [`child_side`]). `tidy.rs` checks that.
 
 mod cancel;
+mod checkpoint;
 mod elastic;
 mod fail;
 mod join;

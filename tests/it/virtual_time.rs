@@ -147,7 +147,7 @@ fn a_deadlock_is_a_report() {
     guarded(|| {
         let event = Event::new();
         let deadlock = try_virtual_time(|| event.wait().unwrap_err().reason().kind()).unwrap_err();
-        assert_eq!(deadlock.to_string(), "deadlock: 1 thread waits, and nothing can end it");
+        assert_eq!(deadlock.to_string(), "deadlock: 1 thread waits, and nothing can wake it");
         let barrier = Barrier::new(3);
         let wait = || Ok(barrier.wait().map(drop)?);
         // Two threads: the owner, at the exit, runs one of the jobs itself.
@@ -159,7 +159,7 @@ fn a_deadlock_is_a_report() {
                 Ok(())
             }));
         });
-        assert_eq!(deadlock.unwrap_err().to_string(), "deadlock: 2 threads wait, and nothing can end it");
+        assert_eq!(deadlock.unwrap_err().to_string(), "deadlock: 2 threads wait, and nothing can wake them");
         assert_eq!(ended.unwrap().unwrap_err().reason().map(|r| r.kind()), Some(ReasonKind::Deadlock));
     });
 }
