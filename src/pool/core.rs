@@ -57,6 +57,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn rescue(&self);
     /// The seat of the thread that opened it.
     fn owner(&self) -> Arc<Seat>;
+    /// Names its queued jobs, and says what the others wait in; for a message.
+    fn picture(&self) -> (Vec<String>, Vec<String>);
     /// Its queued jobs can never start, for this reason.
     fn starve(&self, text: &str);
 }
@@ -444,10 +446,18 @@ impl PoolCore {
         if queued == 0 {
             return None;
         }
+        let (mut names, mut waits) = (Vec::new(), Vec::new());
+        for source in &starving {
+            let (queued, waiting) = source.picture();
+            names.extend(queued);
+            waits.extend(waiting);
+        }
         let text = format!(
-            "starved: {queued} queued {} never start: {no_thread}, and all threads wait for jobs of these scopes; \
-             allow more threads, or let jobs not wait for each other",
-            if queued == 1 { "job can" } else { "jobs can" }
+            "starved: {queued} queued {} never start ({}): {no_thread}, and all threads wait for jobs of these scopes \
+             ({}); allow more threads, or let jobs not wait for each other",
+            if queued == 1 { "job can" } else { "jobs can" },
+            first_few(&names),
+            first_few(&waits),
         );
         Some((starving, text))
     }
@@ -541,6 +551,16 @@ impl State {
         self.look = FIRST_LOOK;
         self.patience = PATIENCE;
         self.add = 1;
+    }
+}
+
+/// Joins the first few texts of a list that may be long.
+fn first_few(texts: &[String]) -> String {
+    const FEW: usize = 5;
+    let shown = texts.iter().take(FEW).cloned().collect::<Vec<_>>().join(", ");
+    match texts.len().saturating_sub(FEW) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -438,6 +438,19 @@ impl Source for Tally<Core> {
         Arc::clone(&self.owner)
     }
 
+    fn picture(&self) -> (Vec<String>, Vec<String>) {
+        let alive = self.alive();
+        let (started, queued): (Vec<_>, Vec<_>) = alive.iter().partition(|job| job.has_started());
+        let queued = queued.iter().map(|job| format!("`{}`", job.strand.label.name()));
+        let waits = started.iter().map(|job| (&job.strand.label, job.strand.activity()));
+        let body = (&self.body.label, self.body.activity());
+        let waits = std::iter::once(body).chain(waits).map(|(label, activity)| match label.what {
+            "body" => format!("the body waits in {}", activity.name()),
+            _ => format!("{label} waits in {}", activity.name()),
+        });
+        (queued.collect(), waits.collect())
+    }
+
     fn starve(&self, text: &str) {
         let reason = Reason::new(ReasonKind::Starved, self.label().clone(), self.node.clock().now()).text_is(text);
         self.node.cancel(&reason, false);
