@@ -232,10 +232,12 @@ pub(crate) fn clock() -> Clock {
 
 /// Returns why the code here is to stop, if it is.
 pub(crate) fn stop() -> Option<Reason> {
-    with(|frame| {
+    // Where the clock must be asked, the stack is let go first: callbacks may run, and they stand outside of it.
+    let node = with(|frame| {
         let node = frame?.nearest();
-        if node.is_cancelled() { node.reason() } else { None }
-    })
+        if node.seen() == Some(false) { None } else { Some(Arc::clone(node)) }
+    })?;
+    if node.is_cancelled() { node.reason() } else { None }
 }
 
 /// The check of every checkpoint.

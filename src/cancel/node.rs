@@ -233,6 +233,17 @@ impl Node {
         self.deadline
     }
 
+    /// The look without the clock: `None` if the clock must be asked.
+    pub(crate) fn seen(&self) -> Option<bool> {
+        // Pairs with the release in `mark`.
+        let state = self.state.load(Ordering::Acquire);
+        match state {
+            _ if state & STOPPING != 0 => Some(true),
+            _ if state & DEADLINE == 0 || state & WATCHED != 0 => Some(false),
+            _ => None,
+        }
+    }
+
     /// The look of code that does not wait: marked, or past its deadline.
     ///
     /// The first look below a deadline has the deadline watched; after that it is one load.

@@ -237,8 +237,9 @@ impl Guest {
         if let Some(order) = order {
             return Guest { clock: None, order }; // a thread of the run itself: it has the baton
         }
-        seat::with_chair(|chair| run.enter_guest(chair.seat()));
-        Guest { clock: Some(clock.clone()), order: run.next_order() }
+        // Not if it moves in this run already, below a frame of another clock: then it keeps the baton at the end.
+        let entered = seat::with_chair(|chair| run.enter_guest(chair.seat()));
+        Guest { clock: entered.then(|| clock.clone()), order: run.next_order() }
     }
 }
 

@@ -87,6 +87,8 @@ struct State {
     holder: Holder,
     /// Counts hand-overs, so that a look at the holder can tell whether it is still the same turn.
     turns: u64,
+    /// The turn whose thread is known to have awoken: before, it sleeps because its wake-up is on the way.
+    begun: u64,
     yields: u64,
     ready: BTreeMap<Turn, Who>,
     queued: HashMap<u64, Turn>,
@@ -126,6 +128,7 @@ impl Run {
                 now: Instant::now(),
                 holder: Holder::Seat(seat.id),
                 turns: 0,
+                begun: 0,
                 yields: 0,
                 ready: BTreeMap::new(),
                 queued: HashMap::new(),
@@ -201,6 +204,7 @@ impl Run {
             Holder::Summoned(summoned, ..) if *summoned == order => {
                 state.holder = Holder::Seat(seat.id);
                 state.turns += 1;
+                state.begun = state.turns;
                 return;
             }
             _ => {}
@@ -228,9 +232,17 @@ impl Run {
             }
         };
         state.stuck.insert(order, turn);
+        // All of it, so that we do not come here from `follow` once for each job, one inside the other.
+        let same = |who: &Who| matches!(who, Who::Queued(job) if Arc::as_ptr(job).cast::<()>() == of);
+        let turns: Vec<Turn> = state.ready.iter().filter(|(_, who)| same(who)).map(|(turn, _)| *turn).collect();
+        let gone: Vec<_> = turns.iter().filter_map(|turn| state.ready.remove(turn)).collect();
+        for turn in turns {
+            state.queued.remove(&turn.2);
+            state.stuck.insert(turn.2, turn);
+        }
         let then = state.hand_on();
         drop(state);
-        drop(job);
+        drop((job, gone));
         self.follow(then);
     }
 
@@ -259,9 +271,6 @@ impl Run {
     pub(crate) fn park(&self, chair: &Chair, order: u64, until: Option<Instant>) {
         let seat = chair.seat();
         let mut state = self.state.lock();
-        if state.over {
-            return;
-        }
         state.threads.entry(seat.id).or_insert_with(kernel_thread);
         state.let_go(seat.id);
         if seat.is_poked() || until.is_some_and(|until| until <= state.now) {
@@ -283,8 +292,9 @@ impl Run {
     pub(crate) fn wake(&self, seat: u64) {
         let mut state = self.state.lock();
         let now = state.now;
-        let Some(order) = state.unpark(seat, now) else { return };
-        let _ = order;
+        if !state.unpark(seat, now) {
+            return;
+        }
         let then = state.hand_on();
         drop(state);
         self.follow(then);
@@ -301,18 +311,27 @@ impl Run {
     }
 
     /// Enters a foreign thread that runs bound code. It moves at once, and the clock stands until it waits or ends.
-    pub(crate) fn enter_guest(&self, seat: &Seat) {
+    ///
+    /// `false` if the thread moves in this run already.
+    pub(crate) fn enter_guest(&self, seat: &Seat) -> bool {
         let mut state = self.state.lock();
+        let holds = matches!(state.holder, Holder::Seat(holder) if holder == seat.id);
+        if holds || state.guests.contains(&seat.id) || state.outside.contains(&seat.id) {
+            return false;
+        }
         state.threads.insert(seat.id, kernel_thread());
-        state.guests.insert(seat.id);
+        state.guests.insert(seat.id)
     }
 
     fn await_baton(&self, chair: &Chair) {
         let id = chair.seat().id;
         loop {
-            if matches!(self.state.lock().holder, Holder::Seat(seat) if seat == id) {
+            let mut state = self.state.lock();
+            if matches!(state.holder, Holder::Seat(seat) if seat == id) {
+                state.begun = state.turns;
                 return;
             }
+            drop(state);
             chair.rest();
         }
     }
@@ -326,11 +345,11 @@ impl Run {
             if let Some(job) = then.summon {
                 job.summon();
             }
+            if then.deadlock.is_none() && then.tell.is_empty() {
+                return;
+            }
             if let Some((hook, waiting)) = then.deadlock {
                 hook(waiting);
-            }
-            if then.tell.is_empty() {
-                return;
             }
             for target in then.tell.iter().filter_map(Weak::upgrade) {
                 target.due();
@@ -354,13 +373,13 @@ impl State {
         self.outside.remove(&seat);
     }
 
-    fn unpark(&mut self, seat: u64, since: Instant) -> Option<u64> {
-        let parked = self.parked.remove(&seat)?;
+    fn unpark(&mut self, seat: u64, since: Instant) -> bool {
+        let Some(parked) = self.parked.remove(&seat) else { return false };
         if let Some(until) = parked.until {
             self.timers.remove(&(until, parked.order, seat));
         }
         self.ready.insert((since, 0, parked.order), Who::Thread(parked.seat));
-        Some(parked.order)
+        true
     }
 
     /// Gives a free baton to who is next, and moves the clock if nobody is.
@@ -393,7 +412,10 @@ impl State {
             let Some(next) = next else {
                 if self.outside.is_empty() && !self.parked.is_empty() {
                     let waiting = self.parked.len();
-                    then.deadlock = self.on_deadlock.take().map(|hook| (hook, waiting));
+                    if let Some(hook) = self.on_deadlock.take() {
+                        self.holder = Holder::Alarms;
+                        then.deadlock = Some((hook, waiting));
+                    }
                 }
                 return then;
             };
@@ -423,9 +445,17 @@ impl fmt::Debug for Run {
 /// How often the observer looks at the holder of the baton.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How many looks in a row must show one and the same sleep. A holder that waits for a lock of ours while that lock's
-/// holder has no CPU sleeps too, for a few milliseconds at the most.
+/// How many looks in a row must show one and the same sleep, times the number of threads that want a CPU: a holder that
+/// waits for a lock, of ours or of the allocator, while that lock's holder has no CPU sleeps too. That is over after a
+/// few milliseconds for each of these threads.
 const LOOKS: u32 = 5;
+
+/// How many threads of the machine run or want to, by `/proc/loadavg`: the part before the slash in `2/345`.
+fn runnable() -> u32 {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let running = load.split(' ').nth(3).and_then(|threads| threads.split('/').next()?.parse().ok());
+    running.unwrap_or(1)
+}
 
 /// Takes the baton from a holder that sleeps outside the library, in a std barrier say. Linux only: elsewhere nothing
 /// tells us.
@@ -443,6 +473,10 @@ fn observe(run: &Weak<Run>) {
             same = 0;
             continue;
         };
+        if state.begun != state.turns {
+            same = 0;
+            continue;
+        }
         let turn = state.turns;
         let thread = state.threads.get(&seat).cloned();
         drop(state);
@@ -454,7 +488,7 @@ fn observe(run: &Weak<Run>) {
         let look = Some((seat, turn, sleep));
         same = if look == last { same + 1 } else { 1 };
         last = look;
-        if same < LOOKS {
+        if same < LOOKS || same < LOOKS.saturating_mul(runnable()) {
             continue;
         }
         same = 0;

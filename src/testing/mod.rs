@@ -157,33 +157,31 @@ mod tests {
         wait::{
             barrier::Barrier,
             event::Event,
-            given::{self, LONG, node, soon, stand},
+            given::{self, LONG, node, soon, stand, until},
             time::{checkpoint, is_cancelled, now, sleep, sleep_until, yield_now},
         },
     };
     use std::{
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-        sync::mpsc,
+        sync::atomic::{AtomicUsize, Ordering},
         thread,
         time::{Duration, Instant},
     };
 
-    /// Starts threads of the run and waits, in the run, until all have entered it: from then on the order is its own.
+    /// Starts threads of the run; `then` runs when all have entered it: from then on the order is the run's own.
     fn with_guests(jobs: Vec<Box<dyn FnOnce() + Send>>, then: impl FnOnce()) {
         let token = CancelToken::current();
-        let (entered, all) = mpsc::channel();
-        let threads: Vec<_> = jobs
-            .into_iter()
-            .map(|job| {
-                let entered = entered.clone();
-                let thread = thread::spawn(token.bind(move || {
-                    let _ = entered.send(());
-                    job();
-                }));
-                assert!(all.recv().is_ok());
-                thread
-            })
-            .collect();
+        let entered = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::new();
+        for job in jobs {
+            let mine = Arc::clone(&entered);
+            threads.push(thread::spawn(token.bind(move || {
+                mine.fetch_add(1, Ordering::Release);
+                job();
+            })));
+            // Subtle: it spins. Asleep outside the library we would lose the baton, and time would pass.
+            until(|| entered.load(Ordering::Acquire) == threads.len());
+        }
         then();
         for thread in threads {
             assert!(thread.join().is_ok());

@@ -93,7 +93,7 @@ fn the_number_of_threads_does_not_show_in_virtual_time() {
 #[test]
 fn timers_go_off_in_the_order_of_a_sorted_list() {
     guarded(|| {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let seed = u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos());
         let mut rng = seeded_rng(seed);
         // 1,000 jobs: 10 groups of 10 groups of 10. Each has ten timers, all at instants of their own.
         let mut instants: Vec<u64> = (1..=10_000).collect();
@@ -101,7 +101,9 @@ fn timers_go_off_in_the_order_of_a_sorted_list() {
             instants.swap(i, usize::try_from(rng.below(i as u64 + 1)).unwrap());
         }
         let mut plans: Vec<Vec<u64>> = instants.chunks(10).map(<[u64]>::to_vec).collect();
-        plans.iter_mut().for_each(|plan| plan.sort_unstable());
+        for plan in &mut plans {
+            plan.sort_unstable();
+        }
         let mut expected: Vec<(u64, usize)> =
             plans.iter().enumerate().flat_map(|(job, plan)| plan.iter().map(move |&at| (at, job))).collect();
         expected.sort_unstable();
@@ -160,7 +162,7 @@ fn a_deadlock_is_a_report() {
             }));
         });
         assert_eq!(deadlock.unwrap_err().to_string(), "deadlock: 2 threads wait, and nothing can wake them");
-        assert_eq!(ended.unwrap().unwrap_err().reason().map(|r| r.kind()), Some(ReasonKind::Deadlock));
+        assert_eq!(ended.unwrap().unwrap_err().reason().map(tassel::Reason::kind), Some(ReasonKind::Deadlock));
     });
 }
 
