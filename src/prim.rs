@@ -13,6 +13,8 @@ mod real {
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+    pub(crate) use std::thread::{ThreadId, current as current_thread};
+
     static TREE: Mutex<()> = Mutex::new(());
 
     /// Takes the one lock that serialises what rewrites subtrees; see `cancel/node.rs`.
@@ -24,12 +26,30 @@ mod real {
 #[cfg(tassel_loom)]
 mod real {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread::{ThreadId, current as current_thread};
     use std::{
-        sync::Arc,
-        time::{Duration, Instant},
+        ops::{Deref, DerefMut},
+        sync::{Arc, PoisonError},
+        time::Instant,
     };
 
-    pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+    /// loom's guard, which a condition variable can take and give back.
+    #[derive(Debug)]
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_deref().unwrap_or_else(|| unreachable!("empty only inside a wait"))
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_deref_mut().unwrap_or_else(|| unreachable!("empty only inside a wait"))
+        }
+    }
 
     /// loom's mutex with parking_lot's face: no poisoning.
     #[derive(Debug)]
@@ -41,15 +61,11 @@ mod real {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(|_| panic!("a model panicked while it held a lock"))
-        }
-
-        pub(crate) fn into_inner(self) -> T {
-            self.0.into_inner().unwrap_or_else(|_| panic!("a model panicked while it held a lock"))
+            MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
         }
 
         pub(crate) fn get_mut(&mut self) -> &mut T {
-            self.0.get_mut().unwrap_or_else(|_| panic!("a model panicked while it held a lock"))
+            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
         }
     }
 
@@ -65,15 +81,11 @@ mod real {
 
     impl Condvar {
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            replace_guard(&self.0, guard);
+            guard.0 = guard.0.take().map(|inner| self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
         }
 
         pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
-            replace_guard(&self.0, guard);
-        }
-
-        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) {
-            replace_guard(&self.0, guard);
+            self.wait(guard);
         }
 
         pub(crate) fn notify_one(&self) {
@@ -83,10 +95,6 @@ mod real {
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }
-    }
-
-    fn replace_guard<T>(_: &loom::sync::Condvar, _: &mut MutexGuard<'_, T>) {
-        panic!("models wait on seats, not on condition variables");
     }
 
     #[derive(Debug, Default)]

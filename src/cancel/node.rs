@@ -48,7 +48,7 @@ use crate::{
         clock::Clock,
         seat::Seat,
     },
-    prim::{AtomicU32, Condvar, Mutex, Ordering, tree_lock},
+    prim::{AtomicU32, Condvar, Mutex, Ordering, ThreadId, current_thread, tree_lock},
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 use slab::Slab;
@@ -58,7 +58,6 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{Arc, OnceLock, Weak},
-    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -534,7 +533,7 @@ struct Callback {
 
 impl Callback {
     fn take_out(&mut self) {
-        *self.state.status.lock() = Status::Running(thread::current().id());
+        *self.state.status.lock() = Status::Running(current_thread().id());
     }
 
     /// Calls the user's code, outside the ambient context and all locks. A panic in it ends here: the panic hook has
@@ -593,7 +592,7 @@ impl Drop for Registration {
         let mut status = self.state.status.lock();
         loop {
             match *status {
-                Status::Running(thread) if thread != thread::current().id() => self.state.done.wait(&mut status),
+                Status::Running(thread) if thread != current_thread().id() => self.state.done.wait(&mut status),
                 _ => return,
             }
         }

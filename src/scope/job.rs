@@ -164,7 +164,7 @@ impl Job {
     }
 
     /// Decides that the job starts. The claimer has looked for a cancel after its claim.
-    fn start(&self) -> bool {
+    pub(crate) fn start(&self) -> bool {
         self.state.compare_exchange(QUEUED, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
