@@ -175,7 +175,7 @@ fn many_jobs_at_a_barrier_that_the_pool_cannot_see_finish() {
     });
 }
 
-// D18:
+// S9, D18:
 #[test]
 fn refused_threads_lose_no_job() {
     type Refuse = fn(u64) -> bool;

@@ -1,8 +1,155 @@
-//! The picture that the sleeper example shows at each step.
+//! The sleeper example: what it prints, to the byte, and how it ends.
 
-use crate::guarded;
-use std::sync::Mutex;
+use crate::{finish, guarded};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{Mutex, Once},
+};
 use tassel::{Scope, scope, sleep, snapshot, testing::virtual_time};
+
+/// The example's binary, beside this test's own.
+fn sleeper() -> Command {
+    static BUILT: Once = Once::new();
+    let mut path = env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join("examples").join(format!("sleeper{}", env::consts::EXE_SUFFIX));
+    // `cargo test` builds the examples; `cargo test --test it` does not.
+    BUILT.call_once(|| {
+        if !path.exists() {
+            let release = if cfg!(debug_assertions) { None } else { Some("--release") };
+            let mut cargo = Command::new(env!("CARGO"));
+            assert!(cargo.args(["build", "--example", "sleeper"]).args(release).status().unwrap().success());
+        }
+    });
+    let mut command = Command::new(path);
+    command.env("RUST_BACKTRACE", "0");
+    command
+}
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(arguments: &str) -> Ran {
+    let output = finish(sleeper().args(arguments.split_whitespace()));
+    Ran {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    fs::read_to_string(path).unwrap()
+}
+
+/// The lines of the library, without what std's panic hook says.
+fn without_the_hook(err: &str) -> String {
+    let hook = ["thread '", "B was told to panic", "note: run with"];
+    let lines = err.lines().filter(|line| !line.is_empty() && !hook.iter().any(|start| line.starts_with(start)));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn in_virtual_time_it_prints_the_golden_file() {
+    guarded(|| {
+        let ran = run("--virtual");
+        assert_eq!((ran.code, ran.out, ran.err.as_str()), (Some(0), golden("sleeper.txt"), ""));
+    });
+}
+
+#[test]
+fn with_naps_of_its_own_it_prints_their_golden_file() {
+    guarded(|| {
+        let ran = run("--virtual --scale 0.5 --nap D=2.5 --nap E=1");
+        assert_eq!((ran.code, ran.out + &ran.err), (Some(0), golden("sleeper-nap.txt")));
+    });
+}
+
+#[test]
+fn a_failure_a_panic_and_a_timeout_stop_the_others_and_end_with_one() {
+    guarded(|| {
+        for (arguments, name) in [
+            ("--virtual --fail B", "sleeper-fail.txt"),
+            ("--virtual --panic B", "sleeper-panic.txt"),
+            ("--virtual --timeout 2", "sleeper-timeout.txt"),
+        ] {
+            let ran = run(arguments);
+            assert_eq!(ran.code, Some(1), "{arguments}");
+            assert_eq!(ran.out + &without_the_hook(&ran.err), golden(name), "{arguments}");
+        }
+    });
+}
+
+#[test]
+fn bad_options_are_told_and_end_with_two() {
+    guarded(|| {
+        for (arguments, text) in [
+            ("--fail Z", "--fail: there is no nap called `Z`"),
+            ("--panic Z", "--panic: there is no nap called `Z`"),
+            ("--nap A=1 --nap A=2", "two naps are called `A`"),
+            ("--nap A=-1", "a nap of -1s times 1 is no length of time"),
+            ("--nap A", "expected NAME=SECS, such as D=2.5"),
+            ("--nap =1", "the name before `=` is empty"),
+            ("--nap A=soon", "`soon` is no number of seconds"),
+            ("--timeout inf", "a timeout of infs times 1 is no length of time"),
+            ("--scale x", "invalid value 'x'"),
+            ("--sideways", "unexpected argument '--sideways'"),
+        ] {
+            let ran = run(arguments);
+            assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{arguments}");
+            assert!(ran.err.contains(text), "{arguments}: {}", ran.err);
+        }
+    });
+}
+
+/// Steps of three lines each, with every `True` and `False` masked.
+fn steps(out: &str) -> Vec<String> {
+    let lines: Vec<_> = out.lines().collect();
+    lines.chunks(3).map(|step| step[1].to_owned()).collect()
+}
+
+#[test]
+fn in_real_time_only_the_order_of_going_to_sleep_may_differ() {
+    guarded(|| {
+        let ran = run("--scale 0.02");
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+        let mut steps = steps(&ran.out);
+        let woken = steps.split_off(4);
+        steps.sort();
+        assert_eq!(steps, ["A napping 5s", "B napping 3s", "C napping 1s", "tasks created"]);
+        assert_eq!(woken, ["C woken after 1s", "B woken after 3s", "A woken after 5s", "Tasks complete"]);
+    });
+}
+
+// S30:
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_tree_and_is_reported() {
+    guarded(|| {
+        let mut child =
+            sleeper().args(["--nap", "A=100000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("A napping") {
+            line.clear();
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended before it was asked to");
+        }
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(err.contains("was stopped: Ctrl-C (examples/sleeper.rs:"), "{err}");
+    });
+}
 
 #[test]
 fn a_job_is_in_the_picture_from_its_spawn_to_its_end() {
