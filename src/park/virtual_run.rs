@@ -93,6 +93,8 @@ struct State {
     ready: BTreeMap<Turn, Who>,
     queued: HashMap<u64, Turn>,
     stuck: HashMap<u64, Turn>,
+    /// Jobs that were claimed before their spawner could enter them here.
+    early: HashSet<u64>,
     parked: HashMap<u64, Parked>,
     timers: BTreeSet<(Instant, u64, u64)>,
     watches: Watches,
@@ -133,6 +135,7 @@ impl Run {
                 ready: BTreeMap::new(),
                 queued: HashMap::new(),
                 stuck: HashMap::new(),
+                early: HashSet::new(),
                 parked: HashMap::new(),
                 timers: BTreeSet::new(),
                 watches: Watches::default(),
@@ -186,6 +189,9 @@ impl Run {
     /// Enters a queued job: it is ready from now on.
     pub(crate) fn queue(&self, order: u64, job: Arc<dyn Summon>) {
         let mut state = self.state.lock();
+        if state.early.remove(&order) {
+            return; // a worker that was about has claimed it already
+        }
         let turn = (state.now, 0, order);
         state.queued.insert(order, turn);
         state.ready.insert(turn, Who::Queued(job));
@@ -210,7 +216,10 @@ impl Run {
             _ => {}
         }
         let queued = state.queued.remove(&order);
-        let turn = queued.or_else(|| state.stuck.remove(&order)).unwrap_or((state.now, 0, order));
+        let turn = queued.or_else(|| state.stuck.remove(&order)).unwrap_or_else(|| {
+            state.early.insert(order);
+            (state.now, 0, order)
+        });
         let summoned = state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
         let then = state.hand_on();
         drop(state);

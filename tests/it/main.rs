@@ -5,6 +5,7 @@
 
 mod cancel;
 mod checkpoint;
+mod child;
 mod elastic;
 mod fail;
 mod join;

@@ -221,8 +221,12 @@ fn jobs_at_a_barrier_of_std_hand_on_their_turn() {
         let barrier = std::sync::Barrier::new(2);
         let run = || -> Result<(), ErrorGroup> {
             scope(|s| {
-                s.spawn(|| drop(barrier.wait()));
-                s.spawn(|| drop(barrier.wait()));
+                s.spawn(|| {
+                    barrier.wait();
+                });
+                s.spawn(|| {
+                    barrier.wait();
+                });
             })
         };
         run().unwrap();
