@@ -62,3 +62,7 @@ pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+pub mod compile_fail {}

@@ -54,6 +54,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use slab::Slab;
 use std::{
     any::Any,
+    collections::HashMap,
     convert::Infallible,
     fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind},
@@ -301,7 +302,13 @@ impl Node {
         }
         let mut outermost = (0, None);
         let mut look = vec![(1_usize, self)];
+        // Nodes with two parents make many ways to one ancestor; each is gone once for each greater height.
+        let mut seen = HashMap::new();
         while let Some((height, node)) = look.pop() {
+            if seen.get(&Arc::as_ptr(node)).is_some_and(|seen| *seen >= height) {
+                continue;
+            }
+            seen.insert(Arc::as_ptr(node), height);
             if node.own_deadline.is_some_and(|d| d.at <= now) && height > outermost.0 {
                 outermost = (height, Some(node));
             }
@@ -480,7 +487,7 @@ fn mark(top: &Arc<Node>, reason: &Reason) -> Effects {
         node.state.fetch_or(STOPPING, Ordering::AcqRel);
         todo.extend(inner.children.iter().filter_map(|(_, child)| child.upgrade()));
         effects.seats.extend(inner.seats.iter().map(|(_, seat)| Arc::clone(seat)));
-        for mut callback in inner.callbacks.drain() {
+        for callback in inner.callbacks.drain() {
             callback.take_out();
             effects.callbacks.push(callback);
         }
@@ -516,8 +523,11 @@ impl Effects {
 
 enum Status {
     Waiting,
-    /// Taken out of the list, by the thread that will call it.
+    /// Taken out of the list, to be called.
+    Taken,
+    /// Being called by this thread.
     Running(ThreadId),
+    /// Called, or given up by its registration before that.
     Done,
 }
 
@@ -532,14 +542,20 @@ struct Callback {
 }
 
 impl Callback {
-    fn take_out(&mut self) {
-        *self.state.status.lock() = Status::Running(current_thread().id());
+    fn take_out(&self) {
+        *self.state.status.lock() = Status::Taken;
     }
 
     /// Calls the user's code, outside the ambient context and all locks. A panic in it ends here: the panic hook has
     /// reported it, and the cancel must reach everybody else.
-    fn call(mut self) {
-        self.take_out();
+    fn call(self) {
+        let mut status = self.state.status.lock();
+        if matches!(*status, Status::Done) {
+            drop(status);
+            return self.skip(); // its registration was dropped meanwhile, by another callback perhaps
+        }
+        *status = Status::Running(current_thread().id());
+        drop(status);
         let Callback { run, state } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| current::detached(run)));
         if let Err(payload) = outcome {
@@ -593,6 +609,10 @@ impl Drop for Registration {
         loop {
             match *status {
                 Status::Running(thread) if thread != current_thread().id() => self.state.done.wait(&mut status),
+                Status::Taken => {
+                    *status = Status::Done; // its turn has not come, and never will
+                    return;
+                }
                 _ => return,
             }
         }

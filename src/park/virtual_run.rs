@@ -20,7 +20,8 @@
 //! 2. The order of turns is that of (instant of becoming ready, spawn order).
 //! 3. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
 //!    that anybody waits for.
-//! 4. If there is none, and nobody outside, the run reports a deadlock.
+//! 4. If there is none, and nobody outside, the run reports a deadlock. While a job is `stuck`, a thread may be on its
+//!    way to it; if none ever is, that is for the pool to find (*starved*).
 //!
 //! # Does not know
 //!
@@ -92,7 +93,7 @@ struct State {
     yields: u64,
     ready: BTreeMap<Turn, Who>,
     queued: HashMap<u64, Turn>,
-    stuck: HashMap<u64, Turn>,
+    stuck: HashMap<u64, (Turn, Arc<dyn Summon>)>,
     /// Jobs that were claimed before their spawner could enter them here.
     early: HashSet<u64>,
     parked: HashMap<u64, Parked>,
@@ -216,14 +217,15 @@ impl Run {
             _ => {}
         }
         let queued = state.queued.remove(&order);
-        let turn = queued.or_else(|| state.stuck.remove(&order)).unwrap_or_else(|| {
+        let stuck = state.stuck.remove(&order);
+        let turn = queued.or(stuck.as_ref().map(|(turn, _)| *turn)).unwrap_or_else(|| {
             state.early.insert(order);
             (state.now, 0, order)
         });
         let summoned = state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
         let then = state.hand_on();
         drop(state);
-        drop(summoned);
+        drop((summoned, stuck));
         self.follow(then);
         self.await_baton(chair);
     }
@@ -240,18 +242,18 @@ impl Run {
                 return;
             }
         };
-        state.stuck.insert(order, turn);
+        state.stuck.insert(order, (turn, job));
         // All of it, so that we do not come here from `follow` once for each job, one inside the other.
         let same = |who: &Who| matches!(who, Who::Queued(job) if Arc::as_ptr(job).cast::<()>() == of);
         let turns: Vec<Turn> = state.ready.iter().filter(|(_, who)| same(who)).map(|(turn, _)| *turn).collect();
-        let gone: Vec<_> = turns.iter().filter_map(|turn| state.ready.remove(turn)).collect();
         for turn in turns {
             state.queued.remove(&turn.2);
-            state.stuck.insert(turn.2, turn);
+            if let Some(Who::Queued(job)) = state.ready.remove(&turn) {
+                state.stuck.insert(turn.2, (turn, job));
+            }
         }
         let then = state.hand_on();
         drop(state);
-        drop((job, gone));
         self.follow(then);
     }
 
@@ -314,6 +316,11 @@ impl Run {
         let mut state = self.state.lock();
         state.let_go(seat.id);
         state.threads.remove(&seat.id);
+        // A thread gets free: what none could be had for may have this one.
+        for (order, (turn, job)) in mem::take(&mut state.stuck) {
+            state.queued.insert(order, turn);
+            state.ready.insert(turn, Who::Queued(job));
+        }
         let then = state.hand_on();
         drop(state);
         self.follow(then);
@@ -419,7 +426,7 @@ impl State {
             let timer = self.timers.first().map(|(at, ..)| *at);
             let next = [timer, self.watches.earliest()].into_iter().flatten().min();
             let Some(next) = next else {
-                if self.outside.is_empty() && !self.parked.is_empty() {
+                if self.outside.is_empty() && self.stuck.is_empty() && !self.parked.is_empty() {
                     let waiting = self.parked.len();
                     if let Some(hook) = self.on_deadlock.take() {
                         self.holder = Holder::Alarms;

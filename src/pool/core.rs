@@ -520,6 +520,9 @@ impl State {
         if self.listed.is_empty() || (self.active >= self.places(config) && !force) {
             return then;
         }
+        if self.active >= self.places(config) {
+            self.extra += 1; // or the worker would find itself one too many; taken back when nothing is listed
+        }
         if let Some(idle) = self.roster.take() {
             self.active += 1;
             then.wake = Some(idle);

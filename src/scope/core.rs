@@ -422,15 +422,20 @@ impl Source for Tally<Core> {
     }
 
     fn rescue(&self) {
-        // Before the pokes: who is poked finds it.
-        self.refused.store(true, Ordering::Release);
+        // Before the pokes: who is poked finds it. Who looks later finds it as well, so the joiners are poked once.
+        let is_news = !self.refused.swap(true, Ordering::AcqRel);
         let waiting: Vec<_> = self.jobs.lock().queue.iter().map(|entry| Arc::clone(&entry.job)).collect();
         if let Some(run) = self.node.clock().run() {
             run.refuse(ptr::from_ref(self).cast());
         }
-        self.owner.poke();
-        for job in waiting {
-            job.poke_joiners();
+        // An owner that calls this, about to park, has just looked: to poke it would only keep it from its sleep.
+        if with_chair(|chair| chair.seat().id) != self.owner.id {
+            self.owner.poke();
+        }
+        if is_news {
+            for job in waiting {
+                job.poke_joiners();
+            }
         }
     }
 

@@ -158,6 +158,11 @@ impl Job {
         won
     }
 
+    /// Whether its handle, or the job itself, asked for its stop: the scope's will (D2).
+    fn is_cancelled_by_handle(&self) -> bool {
+        self.strand.own().and_then(|node| node.own()).is_some_and(|own| own.by_will)
+    }
+
     fn own_deadline_passed(&self) -> bool {
         let own = self.strand.own().filter(|node| node.outside().is_none()).and_then(|node| node.own());
         own.is_some_and(|own| own.reason.kind() == ReasonKind::Deadline)
@@ -239,7 +244,8 @@ impl Queued {
         let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined });
         let pool = UsePool::new(&core.pool);
         // The look after the claim (D6): a cancel from here on finds a started job.
-        if !job.strand.nearest().is_stopping() && job.start() {
+        // Both nodes: a cancel marks the scope's before a job's own.
+        if !core.node.is_stopping() && !job.strand.nearest().is_stopping() && job.start() {
             execute(&tally, &job, &mut tied);
         } else {
             sweep(core, &job, &mut tied);
@@ -280,7 +286,7 @@ fn execute(tally: &Arc<Tally<Core>>, job: &Arc<Job>, tied: &mut Tied<Core, Endin
             }
             Verdict::Stopped(stop) => {
                 drop_guarded(error);
-                if core.node.is_stopping() {
+                if core.node.is_stopping() && !job.is_cancelled_by_handle() {
                     core.note_cut();
                 }
                 finish(core, job, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
@@ -334,8 +340,8 @@ fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
 /// Drops a job that may not start.
 fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
     let timed_out = job.own_deadline_passed();
-    let reason = job.strand.nearest().reason();
-    if core.node.is_stopping() {
+    let reason = job.strand.nearest().reason().or_else(|| core.node.reason());
+    if core.node.is_stopping() && !job.is_cancelled_by_handle() {
         core.note_cut();
     }
     if !timed_out {

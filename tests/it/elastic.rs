@@ -330,3 +330,40 @@ fn a_worker_cannot_shut_down_its_pool() {
         pool.shutdown().unwrap();
     });
 }
+
+// D18, S40:
+#[test]
+fn a_worker_that_joins_a_job_it_may_not_run_is_starved_and_does_not_spin() {
+    guarded(|| {
+        let pool = pool(|b| b.max_threads(1));
+        let group = ScopeOptions::new().pool(&pool).open(|s| {
+            s.job("outer").own_thread().spawn(move || {
+                let inner = s.job("inner").own_thread().spawn(|| ());
+                Ok(inner.join()?)
+            });
+            Ok(())
+        });
+        assert_eq!(group.unwrap_err().reason().map(tassel::Reason::kind), Some(ReasonKind::Starved));
+    });
+}
+
+// D18:
+#[test]
+fn a_full_pool_in_virtual_time_is_no_deadlock() {
+    guarded(|| {
+        let nap = || Ok(tassel::sleep(Duration::from_secs(7))?);
+        for _ in 0..100 {
+            tassel::testing::virtual_time(|| {
+                let pool = pool(|b| b.max_threads(1));
+                let joined = ScopeOptions::new().pool(&pool).open(|s| {
+                    let a = s.spawn(nap);
+                    s.spawn(nap);
+                    let c = s.spawn(nap);
+                    a.join()?;
+                    Ok(c.join()?)
+                });
+                joined.unwrap();
+            });
+        }
+    });
+}
