@@ -12,7 +12,8 @@
 //! 3. A refused thread undoes its reservation and loses nothing (D18).
 //! 4. Jobs that can never start are found and their scopes told ([`Source::starve`]).
 //! 5. Blocking that nobody announces is outlasted: without a finished job for a while, workers are added regardless.
-//! 6. An idle pool uses no CPU, and after the keep-alive it has no thread.
+//! 6. A source whose queue is empty is not kept for long, even if no worker ever comes.
+//! 7. An idle pool uses no CPU, and after the keep-alive it has no thread.
 //!
 //! # Does not know
 //!
@@ -34,7 +35,7 @@ use crate::{
     prim::{self, Condvar, Mutex, Unparker},
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
     fmt, mem,
     sync::{
@@ -154,6 +155,26 @@ struct Then {
     none: bool,
 }
 
+impl Then {
+    fn is_nothing(&self) -> bool {
+        self.wake.is_none() && self.start.is_none() && !self.none
+    }
+}
+
+/// Gives a worker's place back if its source unwinds, which it must not.
+struct Unwound<'a> {
+    core: &'a Arc<PoolCore>,
+    worker: u64,
+}
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.core.lose(self.worker);
+        }
+    }
+}
+
 /// Numbers for the public statistics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
@@ -236,6 +257,11 @@ impl PoolCore {
     /// Closes, waits for the scopes that run, and joins every thread.
     pub(crate) fn shut_down(&self) {
         self.close();
+        // Its caller may be a worker of another pool.
+        while_blocked(|| self.wind_up());
+    }
+
+    fn wind_up(&self) {
         let mut state = self.state.lock();
         while state.scopes > 0 {
             self.changed.wait(&mut state);
@@ -288,8 +314,12 @@ impl PoolCore {
 
     /// Tells all who wait for a worker that there is none to be had.
     fn rescue(&self) {
-        let listed: Vec<_> = self.state.lock().listed.iter().cloned().collect();
-        for source in listed.iter().filter(|source| source.queued() > 0) {
+        let mut state = self.state.lock();
+        let done = state.unlist_done();
+        let listed: Vec<_> = state.listed.iter().cloned().collect();
+        drop(state);
+        drop(done);
+        for source in listed {
             source.rescue();
         }
     }
@@ -344,7 +374,10 @@ impl PoolCore {
         CURRENT.with(|current| *current.borrow_mut() = Some(Arc::downgrade(&self)));
         with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
         while let Some(source) = self.next_source(worker, &bed) {
-            if source.run_one() {
+            let unwound = Unwound { core: &self, worker };
+            let ran = source.run_one();
+            drop(unwound);
+            if ran {
                 self.finished.fetch_add(1, Ordering::Relaxed);
             }
             if source.queued() > 0 {
@@ -352,6 +385,18 @@ impl PoolCore {
             }
         }
         CURRENT.with(|current| current.borrow_mut().take());
+    }
+
+    /// A worker dies of a bug in a source: its place must not die with it.
+    fn lose(self: &Arc<Self>, worker: u64) {
+        let mut state = self.state.lock();
+        state.active -= 1;
+        state.depart(worker);
+        let then = state.find_worker(&self.config, false);
+        self.arm(&mut state);
+        drop(state);
+        self.changed.notify_all();
+        self.follow(then);
     }
 
     /// Gives a worker its next source; `None` when it is to leave.
@@ -474,10 +519,12 @@ impl Due for PoolCore {
         }
         let mut state = self.state.lock();
         state.armed = false;
-        let waits = state.listed.iter().any(|source| source.queued() > 0);
+        let done = state.unlist_done();
         let finished = self.finished.load(Ordering::Relaxed);
-        if !waits {
+        if state.listed.is_empty() {
             state.calm(finished);
+            drop(state);
+            drop(done);
             return;
         }
         let now = Instant::now();
@@ -492,16 +539,30 @@ impl Due for PoolCore {
             state.add = state.add.saturating_mul(2);
             state.patience = state.patience.saturating_mul(2);
             state.quiet_since = Some(now);
-            state.extra += add;
+            state.extra = state.extra.saturating_add(add);
         }
         state.look = (state.look * 2).min(PATIENCE);
         let mut todo = Vec::new();
         // A refused start is tried again here, too.
         for _ in 0..add.max(1) {
-            todo.push(state.find_worker(&self.config, false));
+            let then = state.find_worker(&self.config, false);
+            if then.is_nothing() {
+                break;
+            }
+            let last = then.none;
+            todo.push(then);
+            if last {
+                break;
+            }
+        }
+        if add > 0 && todo.is_empty() && state.is_used_up(&self.config) {
+            // The workers may wait, unseen, for the very jobs that are queued. Sooner would be wrong: a joiner with a time
+            // limit is not to run a job for which a worker gets free in a moment (D14).
+            todo.push(Then { none: true, ..Then::default() });
         }
         self.arm(&mut state);
         drop(state);
+        drop(done);
         for then in todo {
             self.follow(then);
         }
@@ -511,7 +572,30 @@ impl Due for PoolCore {
 impl State {
     /// How many workers may be active.
     fn places(&self, config: &Config) -> usize {
-        config.parallelism + self.extra
+        config.parallelism.saturating_add(self.extra)
+    }
+
+    /// Whether there is no idle worker and may be no further one.
+    fn is_used_up(&self, config: &Config) -> bool {
+        self.roster.len() == 0 && self.threads >= config.max_threads
+    }
+
+    /// Unlists sources whose owners did their jobs; the caller drops them after unlocking.
+    ///
+    /// Nothing is lost: what is queued after the look asks after it, and finds the source unlisted.
+    #[must_use]
+    fn unlist_done(&mut self) -> Vec<Arc<dyn Source>> {
+        let mut done = Vec::new();
+        for _ in 0..self.listed.len() {
+            let Some(source) = self.listed.pop_front() else { break };
+            if source.queued() > 0 {
+                self.listed.push_back(source);
+            } else {
+                source.listed().store(false, Ordering::Relaxed);
+                done.push(source);
+            }
+        }
+        done
     }
 
     /// Finds a worker for what is listed, if one may be active.
@@ -582,7 +666,7 @@ thread_local! {
 }
 
 /// The pool whose worker the calling thread is.
-fn current() -> Option<Arc<PoolCore>> {
+pub(super) fn current() -> Option<Arc<PoolCore>> {
     CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten()
 }
 
@@ -626,26 +710,38 @@ pub(crate) fn global() -> Arc<PoolCore> {
     Arc::clone(&GLOBAL)
 }
 
-/// Announces that the calling thread blocks during `f`: if it is a worker, its place can be filled.
+thread_local! {
+    static ANNOUNCED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Announces that the calling thread blocks during `f`: if it is a worker, its place can be filled. Within another
+/// announced wait it changes nothing.
 pub(crate) fn while_blocked<R>(f: impl FnOnce() -> R) -> R {
     struct Back(Arc<PoolCore>);
     impl Drop for Back {
         fn drop(&mut self) {
+            let _ = ANNOUNCED.try_with(|announced| announced.set(false));
             let mut state = self.0.state.lock();
             state.blocked -= 1;
             state.active += 1;
         }
     }
     let Some(core) = current() else { return f() };
+    // Where the flag is gone, in the destructor of a thread-local, waits do not nest.
+    if ANNOUNCED.try_with(|announced| announced.replace(true)).unwrap_or(false) {
+        return f();
+    }
     let mut state = core.state.lock();
     state.blocked += 1;
     state.active -= 1;
     let then = state.find_worker(&core.config, false);
     core.arm(&mut state);
     drop(state);
+    let back = Back(Arc::clone(&core));
     core.follow(then);
-    let _back = Back(core);
-    f()
+    let result = f();
+    drop(back);
+    result
 }
 
 impl fmt::Debug for PoolCore {

@@ -16,6 +16,8 @@
 mod core;
 mod face;
 mod roster;
+#[cfg(all(test, not(tassel_loom)))]
+mod tests;
 
 pub(crate) use self::core::{PoolCore, Source, UsePool, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};

@@ -1,0 +1,268 @@
+//! The pool alone, with sources that are no scopes.
+
+use super::core::{Config, PoolCore, Source, current, while_blocked};
+use crate::park::seat::{Seat, with_chair};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Far beyond what any of these takes; the failure of this crate is a hang.
+const GUARD: Duration = Duration::from_secs(30);
+
+/// Never reached by a test that does not wait for it.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A queue of closures, as a scope is one of jobs.
+struct Fake {
+    tasks: Mutex<VecDeque<Task>>,
+    listed: AtomicBool,
+    rescues: AtomicUsize,
+    starved: Mutex<Option<String>>,
+    owner: Arc<Seat>,
+}
+
+impl Fake {
+    fn new() -> Arc<Self> {
+        Arc::new(Fake {
+            tasks: Mutex::default(),
+            listed: AtomicBool::new(false),
+            rescues: AtomicUsize::new(0),
+            starved: Mutex::default(),
+            owner: with_chair(|chair| Arc::clone(chair.seat())),
+        })
+    }
+
+    fn push(&self, task: impl FnOnce() + Send + 'static) {
+        self.tasks.lock().unwrap().push_back(Box::new(task));
+    }
+
+    fn give(self: &Arc<Self>, core: &Arc<PoolCore>, task: impl FnOnce() + Send + 'static) {
+        self.push(task);
+        core.ask(self.clone());
+    }
+
+    /// Gives a task and returns the name of the thread that ran it.
+    fn run_on(self: &Arc<Self>, core: &Arc<PoolCore>) -> String {
+        let (tell, told) = mpsc::channel();
+        self.give(core, move || {
+            let _ = tell.send(thread::current().name().unwrap_or_default().to_owned());
+        });
+        told.recv_timeout(GUARD).unwrap()
+    }
+}
+
+impl Source for Fake {
+    fn run_one(&self) -> bool {
+        let task = self.tasks.lock().unwrap().pop_front();
+        task.map(|task| task()).is_some()
+    }
+
+    fn queued(&self) -> usize {
+        self.tasks.lock().unwrap().len()
+    }
+
+    fn listed(&self) -> &AtomicBool {
+        &self.listed
+    }
+
+    fn rescue(&self) {
+        self.rescues.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn owner(&self) -> Arc<Seat> {
+        Arc::clone(&self.owner)
+    }
+
+    fn picture(&self) -> (Vec<String>, Vec<String>) {
+        (vec!["`fake`".into()], vec!["the body waits in scope exit".into()])
+    }
+
+    fn starve(&self, text: &str) {
+        *self.starved.lock().unwrap() = Some(text.to_owned());
+        self.tasks.lock().unwrap().clear();
+    }
+}
+
+fn core(parallelism: usize, max_threads: usize, keep_alive: Duration) -> Arc<PoolCore> {
+    PoolCore::new(Config { parallelism, max_threads, keep_alive, ..Config::default() })
+}
+
+/// Looks until it holds. Asserts nothing about how soon.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + GUARD;
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+fn shut_down(core: &Arc<PoolCore>) {
+    let (tell, told) = mpsc::channel();
+    let shut = Arc::clone(core);
+    thread::spawn(move || {
+        shut.shut_down();
+        let _ = tell.send(());
+    });
+    told.recv_timeout(GUARD).unwrap();
+    assert_eq!(core.counts().workers, 0);
+}
+
+#[test]
+fn the_worker_that_lay_down_last_is_taken_first() {
+    let (core, source) = (core(2, 8, LONG), Fake::new());
+    let mut names = BTreeSet::new();
+    for _ in 0..50 {
+        names.insert(source.run_on(&core));
+        until("idle", || core.counts().idle == core.counts().workers);
+    }
+    assert!(names.len() <= 2, "{names:?}");
+    shut_down(&core);
+}
+
+#[test]
+fn an_announced_wait_makes_room_and_gives_it_back() {
+    let (core, source) = (core(1, 8, LONG), Fake::new());
+    let (go, wait) = mpsc::channel::<()>();
+    source.give(&core, move || {
+        let _ = while_blocked(|| wait.recv_timeout(GUARD));
+    });
+    until("blocked", || core.counts().blocked == 1);
+    source.run_on(&core);
+    go.send(()).unwrap();
+    until("back", || core.counts().blocked == 0 && core.counts().idle == 2);
+    shut_down(&core);
+}
+
+#[test]
+fn a_wait_announced_twice_counts_once_and_an_unwinding_one_comes_back() {
+    let (core, source) = (core(1, 8, LONG), Fake::new());
+    let (tell, told) = mpsc::channel();
+    source.give(&core, move || {
+        let pool = current().unwrap();
+        let inside = while_blocked(|| while_blocked(|| pool.counts().blocked));
+        let unwound = catch_unwind(AssertUnwindSafe(|| while_blocked(|| std::panic::resume_unwind(Box::new(())))));
+        let _ = tell.send((inside, unwound.is_err(), pool.counts().blocked));
+    });
+    assert_eq!(told.recv_timeout(GUARD), Ok((1, true, 0)));
+    shut_down(&core);
+}
+
+#[test]
+fn a_refused_start_rescues_and_is_counted() {
+    let refuse = Config { refuse: Some(Arc::new(|_| true)), ..Config::default() };
+    let (core, source) = (PoolCore::new(refuse), Fake::new());
+    source.give(&core, || ());
+    assert!(source.rescues.load(Ordering::SeqCst) > 0);
+    let counts = core.counts();
+    assert!(counts.workers == 0 && counts.peak == 0 && counts.refused > 0, "{counts:?}");
+}
+
+#[test]
+fn a_source_whose_owner_did_its_jobs_is_let_go() {
+    let refuse = Config { refuse: Some(Arc::new(|_| true)), ..Config::default() };
+    let (core, source) = (PoolCore::new(refuse), Fake::new());
+    source.give(&core, || ());
+    while source.run_one() {}
+    until("let go", || Arc::strong_count(&source) == 1);
+    assert!(!source.listed.load(Ordering::SeqCst));
+    assert_eq!(core.counts().workers, 0);
+}
+
+#[test]
+fn at_the_cap_a_ticket_waits_and_is_taken_by_who_gets_free() {
+    let (core, source) = (core(4, 1, LONG), Fake::new());
+    let (go, wait) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    source.give(&core, move || {
+        let _ = wait.recv_timeout(GUARD);
+    });
+    source.give(&core, move || {
+        let _ = tell.send(());
+    });
+    go.send(()).unwrap();
+    told.recv_timeout(GUARD).unwrap();
+    assert_eq!(core.counts().peak, 1);
+    shut_down(&core);
+}
+
+#[test]
+fn at_the_cap_a_worker_that_never_gets_free_has_the_owner_rescued() {
+    let (core, source) = (core(4, 1, LONG), Fake::new());
+    let (go, wait) = mpsc::channel::<()>();
+    let (tell, started) = mpsc::channel();
+    // Blocks where the pool cannot see it.
+    source.give(&core, move || {
+        let _ = tell.send(());
+        let _ = wait.recv_timeout(2 * GUARD);
+    });
+    started.recv_timeout(GUARD).unwrap();
+    source.give(&core, || ());
+    until("rescued", || source.rescues.load(Ordering::SeqCst) > 0);
+    go.send(()).unwrap();
+    shut_down(&core);
+}
+
+#[test]
+fn an_idle_worker_leaves_after_its_keep_alive() {
+    let (core, source) = (core(2, 8, Duration::from_millis(1)), Fake::new());
+    source.run_on(&core);
+    until("gone", || core.counts().workers == 0);
+    source.run_on(&core);
+    shut_down(&core);
+}
+
+#[test]
+fn a_close_lets_idle_workers_leave_and_waits_for_nobody() {
+    let (core, source) = (core(2, 8, LONG), Fake::new());
+    core.enter_scope().unwrap();
+    source.run_on(&core);
+    core.close();
+    assert!(core.enter_scope().is_err());
+    source.run_on(&core);
+    core.leave_scope();
+    until("gone", || core.counts().workers == 0);
+}
+
+#[test]
+fn a_job_that_unwinds_takes_its_worker_along_and_nothing_else() {
+    let (core, source) = (core(1, 1, LONG), Fake::new());
+    source.push(|| std::panic::resume_unwind(Box::new(())));
+    source.run_on(&core);
+    shut_down(&core);
+}
+
+#[test]
+fn many_hand_offs_from_many_threads_lose_nothing() {
+    const ROUNDS: usize = 300;
+    let (core, done) = (core(2, 8, Duration::from_micros(50)), Arc::new(AtomicUsize::new(0)));
+    let givers: Vec<_> = (0..4)
+        .map(|_| {
+            let (core, done) = (Arc::clone(&core), Arc::clone(&done));
+            thread::spawn(move || {
+                let source = Fake::new();
+                for _ in 0..ROUNDS {
+                    let done = Arc::clone(&done);
+                    source.give(&core, move || {
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                    thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    for giver in givers {
+        giver.join().unwrap();
+    }
+    until("all ran", || done.load(Ordering::SeqCst) == 4 * ROUNDS);
+    shut_down(&core);
+}
