@@ -129,8 +129,13 @@ mod real {
             *set = false;
         }
 
-        pub(crate) fn park_deadline(&self, _: Instant) {
-            self.park();
+        /// A model's time stands still: a deadline has passed from the start, or never does.
+        pub(crate) fn park_deadline(&self, until: Instant) {
+            if Instant::now() < until {
+                self.park();
+            } else {
+                *self.0.0.set.lock().unwrap() = false;
+            }
         }
     }
 
@@ -155,6 +160,7 @@ pub(crate) use real::*;
 use std::{io, thread};
 
 /// Starts a thread of ours: the one place that does.
+#[cfg(not(tassel_loom))]
 pub(crate) fn start_thread(
     name: String,
     stack_size: Option<usize>,
@@ -166,4 +172,16 @@ pub(crate) fn start_thread(
         None => builder,
     };
     builder.spawn(main)
+}
+
+/// Starts a thread of the model. Its handle is that of a system's thread with nothing to do: who joins it is not held
+/// up, and loom waits for the model's own.
+#[cfg(tassel_loom)]
+pub(crate) fn start_thread(
+    _: String,
+    _: Option<usize>,
+    main: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    drop(loom::thread::spawn(main));
+    thread::Builder::new().spawn(|| {})
 }

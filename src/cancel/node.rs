@@ -191,7 +191,14 @@ impl Node {
 
     /// Sets what is told when the node stops. If it stops already, it is told at once.
     pub(crate) fn set_hook(&self, hook: Weak<dyn Hook>) {
-        if self.hook.set(hook).is_ok() && self.is_stopping() {
+        if self.hook.set(hook).is_err() {
+            return;
+        }
+        // The walk sets the flag under this lock, and calls the hook after it: either it finds the hook, or we the flag.
+        let inner = self.inner.lock();
+        let stopping = self.is_stopping();
+        drop(inner);
+        if stopping {
             self.call_hook();
         }
     }

@@ -360,9 +360,16 @@ impl PoolCore {
                 state.active -= 1;
                 state.refused += 1;
                 state.refusal = Some(error.to_string());
+                // A worker may have gone idle because this place was reserved.
+                let free = !state.listed.is_empty() && state.active < state.places(&self.config);
+                let idle = if free { state.roster.take() } else { None };
+                state.active += usize::from(idle.is_some());
                 self.arm(&mut state);
                 drop(state);
                 self.changed.notify_all();
+                if let Some(idle) = idle {
+                    idle.unpark();
+                }
                 self.rescue();
             }
         }

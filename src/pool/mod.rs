@@ -21,5 +21,3 @@ mod tests;
 
 pub(crate) use self::core::{PoolCore, Source, UsePool, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};
-#[cfg(all(test, tassel_loom))]
-pub(crate) use self::roster::{Bed, Roster};
