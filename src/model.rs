@@ -634,8 +634,8 @@ impl Source for Jobs {
         self.owner.poke();
     }
 
-    fn owner(&self) -> Arc<Seat> {
-        Arc::clone(&self.owner)
+    fn owner(&self) -> Arc<dyn Party> {
+        Arc::clone(&self.owner) as Arc<dyn Party>
     }
 
     fn picture(&self) -> (Vec<String>, Vec<String>) {

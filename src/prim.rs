@@ -11,7 +11,7 @@
 mod real {
     pub(crate) use crossbeam::sync::{Parker, Unparker};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     pub(crate) use std::thread::{ThreadId, current as current_thread};
 
@@ -25,7 +25,7 @@ mod real {
 
 #[cfg(tassel_loom)]
 mod real {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread::{ThreadId, current as current_thread};
     use std::{
         ops::{Deref, DerefMut},

@@ -45,11 +45,6 @@ impl Activity {
     const ALL: [Activity; 6] =
         [Activity::Running, Activity::Sleep, Activity::Join, Activity::Exit, Activity::Barrier, Activity::Event];
 
-    /// Only the library's own jobs can end such a wait (if no deadline does).
-    pub(crate) fn is_closed(self) -> bool {
-        matches!(self, Activity::Join | Activity::Exit | Activity::Barrier | Activity::Event)
-    }
-
     /// The public call that waits.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -175,7 +175,10 @@ impl CancelToken {
     ///
     /// What it returns is returned, whether cancelled or not.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        let guest = Guest::new(self.node.clock());
+        self.enter_as(&Guest::new(self.node.clock()), f)
+    }
+
+    fn enter_as<R>(&self, guest: &Guest, f: impl FnOnce() -> R) -> R {
         let path = self.node.label().name();
         let label = Label { what: "token", number: 0, ..self.node.label().clone() };
         let strand = Strand::at(label, path, guest.order, &self.node);
@@ -202,7 +205,12 @@ impl CancelToken {
     /// ```
     pub fn bind<R, F: FnOnce() -> R>(&self, f: F) -> impl FnOnce() -> R + use<R, F> {
         let token = self.clone();
-        move || token.enter(f)
+        let invitation = Invitation::new(self.node.clock());
+        move || {
+            let guest = Guest::new(token.node.clock());
+            drop(invitation);
+            token.enter_as(&guest, f)
+        }
     }
 }
 
@@ -220,6 +228,27 @@ pub(crate) fn cancel(
         None => reason,
     };
     node.cancel(&reason, by_will);
+}
+
+/// Holds the clock of a virtual run until bound code begins, or is dropped.
+struct Invitation {
+    run: Option<(Clock, u64)>,
+}
+
+impl Invitation {
+    fn new(clock: &Clock) -> Self {
+        Invitation { run: clock.run().map(|run| (clock.clone(), run.invite())) }
+    }
+}
+
+impl Drop for Invitation {
+    fn drop(&mut self) {
+        if let Some((clock, number)) = &self.run {
+            if let Some(run) = clock.run() {
+                run.uninvite(*number);
+            }
+        }
+    }
 }
 
 /// A foreign thread's part in a virtual run, for as long as bound code runs there.

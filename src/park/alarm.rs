@@ -8,6 +8,7 @@
 //!
 //! 1. What is watched is told once, soon after its instant, outside our locks, unless it was unwatched or is gone.
 //! 2. Without a watch there is no thread (after [`LINGER`]); with one it sleeps until the earliest instant.
+//! 3. Where the system refuses the thread, those who park stand in for it, as far as the caller asks for that.
 //!
 //! # Does not know
 //!
@@ -17,7 +18,10 @@ use crate::prim::{self, Condvar, Mutex};
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, LazyLock, Weak},
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -91,15 +95,28 @@ struct Alarm {
 static ALARM: LazyLock<Alarm> =
     LazyLock::new(|| Alarm { state: Mutex::new(State::default()), changed: Condvar::default() });
 
+/// Set while something is watched and the system refuses the thread. A hint: who misses it just parks as ever.
+static UNSERVED: AtomicBool = AtomicBool::new(false);
+
+impl Alarm {
+    /// Whether there is a thread, started now if need be.
+    fn serves(state: &mut State) -> bool {
+        if !state.serving && prim::start_thread("tassel-alarm".into(), None, serve).is_ok() {
+            state.serving = true;
+            UNSERVED.store(false, Ordering::Relaxed);
+        }
+        state.serving
+    }
+}
+
 /// See [`Clock::watch`](super::clock::Clock::watch).
 pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
     if cfg!(tassel_loom) {
         return None; // a model has no alarm: a static would carry its locks into the next
     }
     let mut state = ALARM.state.lock();
-    if !state.serving {
-        prim::start_thread("tassel-alarm".into(), None, serve).ok()?;
-        state.serving = true;
+    if !Alarm::serves(&mut state) {
+        return None;
     }
     let is_earliest = state.watches.earliest().is_none_or(|earliest| at < earliest);
     let watch = state.watches.insert(at, target);
@@ -108,6 +125,39 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
         ALARM.changed.notify_one();
     }
     Some(watch)
+}
+
+/// Watches even if the system refuses the thread: then those who park stand in for it ([`unserved`], [`serve_due`]).
+pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) {
+    if cfg!(tassel_loom) || watch(at, Weak::clone(target)).is_some() {
+        return;
+    }
+    let mut state = ALARM.state.lock();
+    state.watches.insert(at, Weak::clone(target));
+    UNSERVED.store(!state.serving, Ordering::Relaxed);
+}
+
+/// The earliest instant that is watched without a thread: who parks calls [`serve_due`] when it has come.
+pub(crate) fn unserved() -> Option<Instant> {
+    if !UNSERVED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let state = ALARM.state.lock();
+    if state.serving { None } else { state.watches.earliest() }
+}
+
+/// Tells what is due on this thread, if the system still refuses one.
+pub(crate) fn serve_due() {
+    let mut state = ALARM.state.lock();
+    if Alarm::serves(&mut state) {
+        return;
+    }
+    let due = state.watches.take_due(Instant::now());
+    UNSERVED.store(state.watches.earliest().is_some(), Ordering::Relaxed);
+    drop(state);
+    for target in due.iter().filter_map(Weak::upgrade) {
+        target.due();
+    }
 }
 
 /// See [`Clock::unwatch`](super::clock::Clock::unwatch).

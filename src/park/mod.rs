@@ -2,7 +2,7 @@
 //!
 //! A [`Seat`](seat::Seat) is a thread's parking place, a [`Clock`](clock::Clock) tells the time, real or virtual, and
 //! an [alarm](alarm) calls what must be told that an instant has passed. In virtual time a [`Run`](virtual_run::Run)
-//! decides who moves.
+//! decides who moves, and a [standstill] is where nobody ever will.
 //!
 //! # Does not know
 //!
@@ -11,5 +11,6 @@
 pub(crate) mod alarm;
 pub(crate) mod clock;
 pub(crate) mod seat;
+pub(crate) mod standstill;
 #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the feature `testing` starts runs"))]
 pub(crate) mod virtual_run;

@@ -35,8 +35,13 @@
 //! Modelled in `model.rs`, `a_poke_is_never_lost`.
 
 use crate::{
-    park::{clock::Clock, virtual_run::Run},
-    prim::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
+    park::{
+        alarm,
+        clock::Clock,
+        standstill::{Party, Wait},
+        virtual_run::Run,
+    },
+    prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
 };
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -52,8 +57,8 @@ pub(crate) struct Seat {
     state: AtomicU8,
     /// How often its thread has parked: two equal readings around a set of looks show that it stayed parked.
     parks: AtomicU64,
-    /// Whether its wait can be ended by the library's own jobs only: no deadline, no foreign waker.
-    closed: AtomicBool,
+    /// How the wait that it is in, or was in last, can end.
+    wait: Mutex<Wait>,
     unparker: Unparker,
     /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
     run: Mutex<Option<Arc<Run>>>,
@@ -94,15 +99,25 @@ impl Seat {
 }
 
 impl Seat {
-    /// Says, before a park, whether only the library's own jobs can end it.
-    pub(crate) fn set_closed(&self, closed: bool) {
-        self.closed.store(closed, Ordering::SeqCst);
+    /// Says, before a park, how it can end; the caller takes it back after.
+    pub(crate) fn set_wait(&self, wait: Wait) {
+        let before = std::mem::replace(&mut *self.wait.lock(), wait);
+        drop(before);
+    }
+}
+
+impl Party for Seat {
+    fn still(&self) -> Option<u64> {
+        let parks = self.parked()?;
+        if matches!(*self.wait.lock(), Wait::Open) { None } else { Some(parks) }
     }
 
-    /// As [`parked`](Seat::parked), if only the library's own jobs can end the park.
-    pub(crate) fn stuck(&self) -> Option<u64> {
-        let parks = self.parked()?;
-        self.closed.load(Ordering::SeqCst).then_some(parks)
+    fn enders(&self) -> Option<Vec<Arc<dyn Party>>> {
+        let wait = self.wait.lock().clone();
+        match wait {
+            Wait::Open | Wait::Closed => None,
+            Wait::For(awaited) => Some(awaited.enders()),
+        }
     }
 }
 
@@ -128,7 +143,7 @@ impl Chair {
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             state: AtomicU8::new(RUNNING),
             parks: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
+            wait: Mutex::new(Wait::Open),
             unparker: parker.unparker().clone(),
             run: Mutex::new(None),
         });
@@ -144,12 +159,13 @@ impl Chair {
     /// The caller looked before, and looks again after: see the module header.
     pub(crate) fn park(&self, clock: &Clock, until: Option<Instant>, order: u64) {
         let seat = &self.seat;
+        let unserved = alarm::unserved();
         seat.parks.fetch_add(1, Ordering::SeqCst);
         match clock {
             Clock::Real => {
                 // Pairs with the swap in `poke`, as does the one below: after it, the caller sees the change.
                 if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
-                    match until {
+                    match [until, unserved].into_iter().flatten().min() {
                         Some(until) => self.parker.park_deadline(until),
                         None => self.parker.park(),
                     }
@@ -163,12 +179,22 @@ impl Chair {
                 *seat.run.lock() = None;
             }
         }
+        if unserved.is_some() {
+            // Before the swap: to those who look for a standstill, this thread still stands in its wait.
+            alarm::serve_due();
+        }
         seat.state.swap(RUNNING, Ordering::AcqRel);
     }
 
     /// Sleeps in the parker once, for a run that hands out the baton; may return early.
     pub(crate) fn rest(&self) {
-        self.parker.park();
+        match alarm::unserved() {
+            None => self.parker.park(),
+            Some(until) => {
+                self.parker.park_deadline(until);
+                alarm::serve_due();
+            }
+        }
     }
 }
 

@@ -8,10 +8,11 @@
 //! | entry | means |
 //! |---|---|
 //! | `ready`, a thread | wants the baton |
-//! | `ready`, a queued job | was spawned, no thread has claimed it; its turn *summons* one |
+//! | `ready`, a queued job | was spawned, no thread has claimed it; its turn *summons* one, which claims just this job |
 //! | `stuck` | a queued job for which no thread could be had; the next claimer takes its turn |
 //! | `parked` | waits, perhaps until an instant |
 //! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
+//! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
 //! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
 //!
 //! # Promises
@@ -20,8 +21,9 @@
 //! 2. The order of turns is that of (instant of becoming ready, spawn order).
 //! 3. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
 //!    that anybody waits for.
-//! 4. If there is none, and nobody outside, the run reports a deadlock. While a job is `stuck`, a thread may be on its
-//!    way to it; if none ever is, that is for the pool to find (*starved*).
+//! 4. If there is none, and nobody outside, the run reports a deadlock.
+//! 5. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
+//!    pool is asked whether it *starves*. So that, too, comes at its place in the order.
 //!
 //! # Does not know
 //!
@@ -37,7 +39,7 @@
 use crate::{
     park::{
         alarm::{Due, Watch, Watches},
-        seat::{Chair, Seat},
+        seat::{Chair, Seat, with_chair},
     },
     prim::{self, Mutex},
 };
@@ -54,6 +56,10 @@ use std::{
 pub(crate) trait Summon: Send + Sync {
     /// Called outside the run's lock. The thread that comes calls [`Run::begin`]; if none can be had, [`Run::refuse`].
     fn summon(self: Arc<Self>);
+
+    /// Called outside the run's lock: nobody moves, and no thread can be had. Whoever can prove that none ever can
+    /// cancels what starves.
+    fn strand(self: Arc<Self>);
 }
 
 /// Called once when a run can never move again, with a text that says who waits.
@@ -73,8 +79,8 @@ enum Holder {
     Seat(u64),
     /// A queued job that waits for a thread to claim it.
     Summoned(u64, Turn, Arc<dyn Summon>),
-    /// The thread that jumped, telling what is due.
-    Alarms,
+    /// This thread, which jumped, or found nobody to move, and tells whom it concerns.
+    Telling(u64),
 }
 
 struct Parked {
@@ -96,10 +102,18 @@ struct State {
     stuck: HashMap<u64, (Turn, Arc<dyn Summon>)>,
     /// Jobs that were claimed before their spawner could enter them here.
     early: HashSet<u64>,
+    /// A thread has been asked for again for all that is stuck, since one came last, or the clock moved.
+    retried: bool,
+    /// And whoever is stuck has been told, since anybody moved last.
+    stranded: bool,
     parked: HashMap<u64, Parked>,
     timers: BTreeSet<(Instant, u64, u64)>,
     watches: Watches,
     guests: HashSet<u64>,
+    /// Bound closures that have not begun, by number.
+    invited: HashSet<u64>,
+    /// Runs within this one, on the thread of its holder: it stands meanwhile.
+    inner: usize,
     outside: HashSet<u64>,
     threads: HashMap<u64, PathBuf>,
     on_deadlock: Option<OnDeadlock>,
@@ -112,6 +126,7 @@ struct State {
 struct Then {
     unpark: Option<Arc<Seat>>,
     summon: Option<Arc<dyn Summon>>,
+    strand: Vec<Arc<dyn Summon>>,
     tell: Vec<Weak<dyn Due>>,
     deadlock: Option<(OnDeadlock, usize)>,
 }
@@ -137,10 +152,14 @@ impl Run {
                 queued: HashMap::new(),
                 stuck: HashMap::new(),
                 early: HashSet::new(),
+                retried: false,
+                stranded: false,
                 parked: HashMap::new(),
                 timers: BTreeSet::new(),
                 watches: Watches::default(),
                 guests: HashSet::new(),
+                invited: HashSet::new(),
+                inner: 0,
                 outside: HashSet::new(),
                 threads,
                 on_deadlock: None,
@@ -201,6 +220,22 @@ impl Run {
         self.follow(then);
     }
 
+    /// Tells whether it is the turn of a job of `of`, for which no thread has come yet.
+    pub(crate) fn is_summoned(&self, of: *const ()) -> bool {
+        matches!(&self.state.lock().holder, Holder::Summoned(_, _, job) if is(job, of))
+    }
+
+    /// Which job of `of` a thread that comes is to claim: the one whose turn it is, else the first that is stuck.
+    pub(crate) fn turn_of(&self, of: *const ()) -> Option<u64> {
+        let state = self.state.lock();
+        if let Holder::Summoned(order, _, job) = &state.holder {
+            if is(job, of) {
+                return Some(*order);
+            }
+        }
+        state.stuck.values().filter(|(_, job)| is(job, of)).map(|(turn, _)| *turn).min().map(|(.., order)| order)
+    }
+
     /// Takes a queued job's turn on this thread: returns once the baton is here. The caller has claimed the job.
     pub(crate) fn begin(&self, chair: &Chair, order: u64) {
         let seat = chair.seat();
@@ -212,10 +247,12 @@ impl Run {
                 state.holder = Holder::Seat(seat.id);
                 state.turns += 1;
                 state.begun = state.turns;
+                state.try_anew();
                 return;
             }
             _ => {}
         }
+        state.try_anew();
         let queued = state.queued.remove(&order);
         let stuck = state.stuck.remove(&order);
         let turn = queued.or(stuck.as_ref().map(|(turn, _)| *turn)).unwrap_or_else(|| {
@@ -230,21 +267,21 @@ impl Run {
         self.await_baton(chair);
     }
 
-    /// Says that no thread can be had for the job whose turn it is, if it was summoned of `of`: the others go on, until
-    /// somebody claims it.
-    pub(crate) fn refuse(&self, of: *const ()) {
+    /// Says that no thread can be had for the job whose turn it is, if it was summoned of `of`: the others go on, by the
+    /// result, until somebody claims it. May be called under a lock that [`Summon::summon`] takes; the result not.
+    pub(crate) fn refuse(&self, of: *const ()) -> Option<impl FnOnce()> {
         let mut state = self.state.lock();
         let holder = mem::replace(&mut state.holder, Holder::Nobody);
         let (order, turn, job) = match holder {
-            Holder::Summoned(order, turn, job) if Arc::as_ptr(&job).cast::<()>() == of => (order, turn, job),
+            Holder::Summoned(order, turn, job) if is(&job, of) => (order, turn, job),
             other => {
                 state.holder = other;
-                return;
+                return None;
             }
         };
         state.stuck.insert(order, (turn, job));
         // All of it, so that we do not come here from `follow` once for each job, one inside the other.
-        let same = |who: &Who| matches!(who, Who::Queued(job) if Arc::as_ptr(job).cast::<()>() == of);
+        let same = |who: &Who| matches!(who, Who::Queued(job) if is(job, of));
         let turns: Vec<Turn> = state.ready.iter().filter(|(_, who)| same(who)).map(|(turn, _)| *turn).collect();
         for turn in turns {
             state.queued.remove(&turn.2);
@@ -252,6 +289,17 @@ impl Run {
                 state.stuck.insert(turn.2, (turn, job));
             }
         }
+        let then = state.hand_on();
+        Some(move || self.follow(then))
+    }
+
+    /// Asks again for threads, if nobody moves and jobs are stuck: the system may have refused one for a while.
+    pub(crate) fn retry(&self) {
+        let mut state = self.state.lock();
+        if state.stuck.is_empty() || !matches!(state.holder, Holder::Nobody) {
+            return;
+        }
+        state.try_anew();
         let then = state.hand_on();
         drop(state);
         self.follow(then);
@@ -317,10 +365,7 @@ impl Run {
         state.let_go(seat.id);
         state.threads.remove(&seat.id);
         // A thread gets free: what none could be had for may have this one.
-        for (order, (turn, job)) in mem::take(&mut state.stuck) {
-            state.queued.insert(order, turn);
-            state.ready.insert(turn, Who::Queued(job));
-        }
+        state.unstick();
         let then = state.hand_on();
         drop(state);
         self.follow(then);
@@ -339,12 +384,39 @@ impl Run {
         state.guests.insert(seat.id)
     }
 
+    /// A bound closure is made: until it runs, or is gone, the clock stands.
+    pub(crate) fn invite(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.orders += 1;
+        let number = state.orders;
+        state.invited.insert(number);
+        number
+    }
+
+    /// The bound closure runs (as a guest) or is gone.
+    pub(crate) fn uninvite(&self, number: u64) {
+        let mut state = self.state.lock();
+        if !state.invited.remove(&number) {
+            return;
+        }
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+    }
+
+    /// A run of its own begins on the thread of the holder, or has ended.
+    pub(crate) fn set_inner(&self, begins: bool) {
+        let mut state = self.state.lock();
+        state.inner = if begins { state.inner + 1 } else { state.inner - 1 };
+    }
+
     fn await_baton(&self, chair: &Chair) {
         let id = chair.seat().id;
         loop {
             let mut state = self.state.lock();
             if matches!(state.holder, Holder::Seat(seat) if seat == id) {
                 state.begun = state.turns;
+                state.stranded = false;
                 return;
             }
             drop(state);
@@ -352,7 +424,8 @@ impl Run {
         }
     }
 
-    /// Does what was decided under the lock. Telling what is due may run user code; the baton is kept meanwhile.
+    /// Does what was decided under the lock. Telling what is due may run user code; the baton is kept meanwhile, unless
+    /// that code itself waits in this run.
     fn follow(&self, mut then: Then) {
         loop {
             if let Some(seat) = then.unpark {
@@ -361,8 +434,11 @@ impl Run {
             if let Some(job) = then.summon {
                 job.summon();
             }
-            if then.deadlock.is_none() && then.tell.is_empty() {
+            if then.deadlock.is_none() && then.tell.is_empty() && then.strand.is_empty() {
                 return;
+            }
+            for job in then.strand {
+                job.strand();
             }
             if let Some((hook, waiting)) = then.deadlock {
                 hook(waiting);
@@ -371,7 +447,9 @@ impl Run {
                 target.due();
             }
             let mut state = self.state.lock();
-            state.holder = Holder::Nobody;
+            if matches!(state.holder, Holder::Telling(seat) if seat == here()) {
+                state.holder = Holder::Nobody;
+            }
             let next = state.hand_on();
             drop(state);
             then = next;
@@ -382,11 +460,30 @@ impl Run {
 impl State {
     /// Takes the baton, or the place outside the order, from `seat`.
     fn let_go(&mut self, seat: u64) {
-        if matches!(self.holder, Holder::Seat(holder) if holder == seat) {
+        if matches!(self.holder, Holder::Seat(holder) | Holder::Telling(holder) if holder == seat) {
             self.holder = Holder::Nobody;
         }
         self.guests.remove(&seat);
         self.outside.remove(&seat);
+    }
+
+    /// What is known of threads that cannot be had is known no more.
+    fn try_anew(&mut self) {
+        self.retried = false;
+        self.stranded = false;
+    }
+
+    /// Nobody moves, and the clock stands for bound closures that have not begun.
+    fn is_held_by_invited(&self) -> bool {
+        let still = matches!(self.holder, Holder::Nobody) && self.ready.is_empty() && self.guests.is_empty();
+        still && !self.invited.is_empty()
+    }
+
+    fn unstick(&mut self) {
+        for (order, (turn, job)) in mem::take(&mut self.stuck) {
+            self.queued.insert(order, turn);
+            self.ready.insert(turn, Who::Queued(job));
+        }
     }
 
     fn unpark(&mut self, seat: u64, since: Instant) -> bool {
@@ -420,7 +517,22 @@ impl State {
                 }
                 return then;
             }
-            if !self.guests.is_empty() {
+            if !self.guests.is_empty() || !self.invited.is_empty() {
+                return then;
+            }
+            if !self.stuck.is_empty() && !self.retried {
+                self.retried = true;
+                self.unstick();
+                continue;
+            }
+            if !self.stuck.is_empty() && !self.stranded {
+                self.stranded = true;
+                self.holder = Holder::Telling(here());
+                for (_, job) in self.stuck.values() {
+                    if !then.strand.iter().any(|told| Arc::ptr_eq(told, job)) {
+                        then.strand.push(Arc::clone(job));
+                    }
+                }
                 return then;
             }
             let timer = self.timers.first().map(|(at, ..)| *at);
@@ -429,13 +541,14 @@ impl State {
                 if self.outside.is_empty() && self.stuck.is_empty() && !self.parked.is_empty() {
                     let waiting = self.parked.len();
                     if let Some(hook) = self.on_deadlock.take() {
-                        self.holder = Holder::Alarms;
+                        self.holder = Holder::Telling(here());
                         then.deadlock = Some((hook, waiting));
                     }
                 }
                 return then;
             };
             self.now = self.now.max(next);
+            self.try_anew();
             while let Some((at, _, seat)) = self.timers.first().copied() {
                 if at > self.now {
                     break;
@@ -444,12 +557,22 @@ impl State {
             }
             let due = self.watches.take_due(self.now);
             if !due.is_empty() {
-                self.holder = Holder::Alarms;
+                self.holder = Holder::Telling(here());
                 then.tell = due;
                 return then;
             }
         }
     }
+}
+
+/// Whether a job was queued by what stands at that address.
+fn is(job: &Arc<dyn Summon>, of: *const ()) -> bool {
+    Arc::as_ptr(job).cast::<()>() == of
+}
+
+/// The seat of the calling thread.
+fn here() -> u64 {
+    with_chair(|chair| chair.seat().id)
 }
 
 impl fmt::Debug for Run {
@@ -478,6 +601,7 @@ fn runnable() -> u32 {
 fn observe(run: &Weak<Run>) {
     let mut last = None;
     let mut same = 0;
+    let mut waits = 0;
     loop {
         thread::sleep(LOOK);
         let Some(run) = run.upgrade() else { return };
@@ -485,11 +609,23 @@ fn observe(run: &Weak<Run>) {
         if state.over {
             return;
         }
+        if state.is_held_by_invited() {
+            // A thread that was started for it would have run by now, so perhaps it is kept for later.
+            waits += 1;
+            if waits >= LOOKS && waits >= LOOKS.saturating_mul(runnable()) {
+                state.invited.clear();
+                let then = state.hand_on();
+                drop(state);
+                run.follow(then);
+            }
+            continue;
+        }
+        waits = 0;
         let Holder::Seat(seat) = state.holder else {
             same = 0;
             continue;
         };
-        if state.begun != state.turns {
+        if state.begun != state.turns || state.inner > 0 {
             same = 0;
             continue;
         }

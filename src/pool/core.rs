@@ -30,6 +30,7 @@ use crate::{
     park::{
         alarm::{self, Due},
         seat::{Seat, with_chair},
+        standstill::{Party, is_standstill},
     },
     pool::roster::{Bed, Roster},
     prim::{self, Condvar, Mutex, Unparker},
@@ -52,16 +53,33 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn run_one(&self) -> bool;
     /// How many jobs are queued.
     fn queued(&self) -> usize;
+    /// How many workers it could use now: as many as jobs are queued, or in a virtual run as have their turn.
+    fn wanted(&self) -> usize {
+        self.queued()
+    }
     /// Whether it is listed. Touched only under the pool's lock.
     fn listed(&self) -> &AtomicBool;
     /// No thread can be had now: owner and joiners are to help themselves.
     fn rescue(&self);
-    /// The seat of the thread that opened it.
-    fn owner(&self) -> Arc<Seat>;
+    /// The thread that opened it.
+    fn owner(&self) -> Arc<dyn Party>;
     /// Names its queued jobs, and says what the others wait in; for a message.
     fn picture(&self) -> (Vec<String>, Vec<String>);
     /// Its queued jobs can never start, for this reason.
     fn starve(&self, text: &str);
+    /// How to speak to its virtual run, if it is in one.
+    fn turns(&self) -> Option<&dyn Turns> {
+        None
+    }
+}
+
+/// What the pool tells a virtual run, in which it gives a thread only to the job whose turn it is.
+pub(crate) trait Turns {
+    /// No worker can be on its way: the turn of a job of this source is given up. Called under the pool's lock; the
+    /// result, after it.
+    fn give_up(&self) -> Option<Box<dyn FnOnce() + '_>>;
+    /// Time has passed, and a thread may be had now: if the run stands still, it tries again.
+    fn retry(&self);
 }
 
 /// Says, for the n-th start of a thread, whether to refuse it. For tests.
@@ -120,6 +138,8 @@ struct State {
     blocked: usize,
     /// Places beyond the parallelism, given for blocking that nobody announced.
     extra: usize,
+    /// Places beyond the parallelism, for queued jobs that are to start at once.
+    forced: usize,
     peak: usize,
     refused: u64,
     starts: u64,
@@ -142,6 +162,8 @@ pub(crate) struct PoolCore {
     state: Mutex<State>,
     /// Notified when the last scope leaves, and as threads of a closed pool do.
     changed: Condvar,
+    /// Held by who shuts the pool down: a second one returns no earlier.
+    winding_up: Mutex<()>,
     finished: AtomicU64,
 }
 
@@ -192,29 +214,31 @@ impl PoolCore {
             config,
             state: Mutex::new(state),
             changed: Condvar::default(),
+            winding_up: Mutex::new(()),
             finished: AtomicU64::new(0),
         })
     }
 
     /// Lists a source that has queued jobs.
     pub(crate) fn ask(self: &Arc<Self>, source: Arc<dyn Source>) {
-        self.list(source, false);
-    }
-
-    /// As [`ask`](PoolCore::ask), and adds a worker even if the parallelism is used up.
-    pub(crate) fn own_thread(self: &Arc<Self>, source: Arc<dyn Source>) {
-        self.list(source, true);
-    }
-
-    fn list(self: &Arc<Self>, source: Arc<dyn Source>, force: bool) {
         let mut state = self.state.lock();
         if !source.listed().swap(true, Ordering::Relaxed) {
             state.listed.push_back(source);
         }
-        let then = state.find_worker(&self.config, force);
+        let then = state.find_worker(&self.config);
         self.arm(&mut state);
         drop(state);
         self.follow(then);
+    }
+
+    /// Makes room for a job that is about to be queued and is to start at once; see [`unforce`](PoolCore::unforce).
+    pub(crate) fn force(&self) {
+        self.state.lock().forced += 1;
+    }
+
+    /// The job has been claimed, by whomever.
+    pub(crate) fn unforce(&self) {
+        self.state.lock().forced -= 1;
     }
 
     /// Counts a scope in. `Err` once the pool is closed.
@@ -262,6 +286,7 @@ impl PoolCore {
     }
 
     fn wind_up(&self) {
+        let _one = self.winding_up.lock();
         let mut state = self.state.lock();
         while state.scopes > 0 {
             self.changed.wait(&mut state);
@@ -319,8 +344,20 @@ impl PoolCore {
         let listed: Vec<_> = state.listed.iter().cloned().collect();
         drop(state);
         drop(done);
-        for source in listed {
+        for source in &listed {
             source.rescue();
+        }
+        let turns: Vec<_> = listed.iter().filter_map(|source| source.turns()).collect();
+        if turns.is_empty() {
+            return;
+        }
+        // Who is poked is in the run's order by now. Under the lock: an active worker might be on its way.
+        let state = self.state.lock();
+        let given_up: Vec<_> =
+            if state.active == 0 { turns.iter().filter_map(|turns| turns.give_up()).collect() } else { Vec::new() };
+        drop(state);
+        for go_on in given_up {
+            go_on();
         }
     }
 
@@ -387,7 +424,7 @@ impl PoolCore {
             if ran {
                 self.finished.fetch_add(1, Ordering::Relaxed);
             }
-            if source.queued() > 0 {
+            if source.wanted() > 0 {
                 self.ask(source);
             }
         }
@@ -399,7 +436,7 @@ impl PoolCore {
         let mut state = self.state.lock();
         state.active -= 1;
         state.depart(worker);
-        let then = state.find_worker(&self.config, false);
+        let then = state.find_worker(&self.config);
         self.arm(&mut state);
         drop(state);
         self.changed.notify_all();
@@ -415,11 +452,12 @@ impl PoolCore {
                 if let Some(source) = state.listed.pop_front() {
                     source.listed().store(false, Ordering::Relaxed);
                     // More than this worker can do at once: somebody else may be needed.
-                    let more = !state.listed.is_empty() || source.queued() > 1;
-                    if source.queued() > 1 && !source.listed().swap(true, Ordering::Relaxed) {
+                    let wanted = source.wanted();
+                    let more = !state.listed.is_empty() || wanted > 1;
+                    if wanted > 1 && !source.listed().swap(true, Ordering::Relaxed) {
                         state.listed.push_back(Arc::clone(&source));
                     }
-                    let then = if more { state.find_worker(&self.config, false) } else { Then::default() };
+                    let then = if more { state.find_worker(&self.config) } else { Then::default() };
                     drop(state);
                     self.follow(Then { none: false, ..then });
                     return Some(source);
@@ -464,36 +502,33 @@ impl PoolCore {
         let Some(at) = now.checked_add(state.look) else { return };
         let target: Weak<PoolCore> = Arc::downgrade(self);
         let target: Weak<dyn Due> = target;
-        state.armed = alarm::watch(at, target).is_some();
+        alarm::watch_anyhow(at, &target);
+        state.armed = true;
     }
 
-    /// Finds scopes whose queued jobs can never start: no thread can be had, and everybody who could take one stands
-    /// in a wait that only such jobs can end.
-    fn starving(&self) -> Option<(Vec<Arc<dyn Source>>, String)> {
-        let (listed, seats, no_thread) = {
-            let state = self.state.lock();
-            let at_cap = state.threads >= self.config.max_threads;
-            let no_thread = match &state.refusal {
-                Some(error) => format!("the system refused a thread ({error})"),
-                None if at_cap => format!("the pool's max_threads is {}", self.config.max_threads),
-                None => return None,
-            };
-            if state.roster.len() > 0 || state.workers.len() != state.threads {
-                return None;
+    /// Finds scopes whose queued jobs can never start, and tells them: no thread can be had, and everybody who could take
+    /// one stands in a wait that only such jobs can end.
+    pub(crate) fn starve(self: &Arc<Self>, of: impl Fn(&dyn Source) -> bool) {
+        if let Some((sources, text)) = self.starving(of) {
+            for source in sources {
+                source.starve(&text);
             }
-            let listed: Vec<_> = state.listed.iter().filter(|source| source.queued() > 0).cloned().collect();
-            (listed, state.workers.values().cloned().collect::<Vec<_>>(), no_thread)
+        }
+    }
+
+    fn starving(self: &Arc<Self>, of: impl Fn(&dyn Source) -> bool) -> Option<(Vec<Arc<dyn Source>>, String)> {
+        let (listed, no_thread) = {
+            let state = self.state.lock();
+            let no_thread = state.no_thread(&self.config)?;
+            (state.listed.iter().cloned().collect::<Vec<_>>(), no_thread)
         };
         let owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
-        let look = |seats: &[Arc<Seat>]| seats.iter().map(|seat| seat.stuck()).collect::<Vec<_>>();
-        let (before, owners_before) = (look(&seats), look(&owners));
-        // The same park at both looks: there was a moment at which all of them stood parked.
-        let (after, owners_after) = (look(&seats), look(&owners));
-        if before.iter().any(Option::is_none) || before != after {
-            return None;
-        }
-        let stuck = owners_before.iter().zip(&owners_after).map(|(before, after)| before.is_some() && before == after);
-        let starving: Vec<_> = listed.into_iter().zip(stuck).filter_map(|(s, stuck)| stuck.then_some(s)).collect();
+        let pool: Arc<dyn Party> = Arc::clone(self) as Arc<dyn Party>;
+        let mut starving = listed;
+        starving.retain(|source| {
+            let parties = vec![Arc::clone(&pool), source.owner()];
+            of(&**source) && source.queued() > 0 && is_standstill(parties, &owners)
+        });
         let queued: usize = starving.iter().map(|source| source.queued()).sum();
         if queued == 0 {
             return None;
@@ -518,12 +553,6 @@ impl PoolCore {
 impl Due for PoolCore {
     /// Tickets have waited for a while.
     fn due(self: Arc<Self>) {
-        let starving = self.starving();
-        if let Some((sources, text)) = starving {
-            for source in sources {
-                source.starve(&text);
-            }
-        }
         let mut state = self.state.lock();
         state.armed = false;
         let done = state.unlist_done();
@@ -550,9 +579,12 @@ impl Due for PoolCore {
         }
         state.look = (state.look * 2).min(PATIENCE);
         let mut todo = Vec::new();
+        // In a virtual run, only for a job whose turn it is: else its order would depend on this look.
+        let wanted = state.listed.iter().any(|source| source.wanted() > 0);
+        let turns: Vec<_> = state.listed.iter().filter(|source| source.turns().is_some()).cloned().collect();
         // A refused start is tried again here, too.
-        for _ in 0..add.max(1) {
-            let then = state.find_worker(&self.config, false);
+        for _ in 0..if wanted { add.max(1) } else { 0 } {
+            let then = state.find_worker(&self.config);
             if then.is_nothing() {
                 break;
             }
@@ -573,13 +605,47 @@ impl Due for PoolCore {
         for then in todo {
             self.follow(then);
         }
+        // After the new try: one refusal that is over is no starvation.
+        self.starve(|source| source.turns().is_none());
+        for source in turns {
+            if let Some(turns) = source.turns() {
+                turns.retry();
+            }
+        }
+    }
+}
+
+impl Party for PoolCore {
+    /// Stands if no thread can be had.
+    fn still(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.no_thread(&self.config).map(|_| state.starts)
+    }
+
+    fn enders(&self) -> Option<Vec<Arc<dyn Party>>> {
+        let state = self.state.lock();
+        Some(state.workers.values().map(|seat| Arc::clone(seat) as Arc<dyn Party>).collect())
     }
 }
 
 impl State {
+    /// Why no thread can be had, if none can: nobody is idle or on the way, and no further one may be started.
+    fn no_thread(&self, config: &Config) -> Option<String> {
+        if self.roster.len() > 0 || self.workers.len() != self.threads {
+            return None;
+        }
+        match &self.refusal {
+            Some(error) => Some(format!("the system refused a thread ({error})")),
+            None if self.threads >= config.max_threads => {
+                Some(format!("the pool's max_threads is {}", config.max_threads))
+            }
+            None => None,
+        }
+    }
+
     /// How many workers may be active.
     fn places(&self, config: &Config) -> usize {
-        config.parallelism.saturating_add(self.extra)
+        config.parallelism.saturating_add(self.extra).saturating_add(self.forced)
     }
 
     /// Whether there is no idle worker and may be no further one.
@@ -606,13 +672,10 @@ impl State {
     }
 
     /// Finds a worker for what is listed, if one may be active.
-    fn find_worker(&mut self, config: &Config, force: bool) -> Then {
+    fn find_worker(&mut self, config: &Config) -> Then {
         let mut then = Then::default();
-        if self.listed.is_empty() || (self.active >= self.places(config) && !force) {
+        if self.listed.is_empty() || self.active >= self.places(config) {
             return then;
-        }
-        if self.active >= self.places(config) {
-            self.extra += 1; // or the worker would find itself one too many; taken back when nothing is listed
         }
         if let Some(idle) = self.roster.take() {
             self.active += 1;
@@ -717,34 +780,59 @@ pub(crate) fn global() -> Arc<PoolCore> {
     Arc::clone(&GLOBAL)
 }
 
+/// How the pool counts a worker's thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Active,
+    /// Runs a job that has a place of its own.
+    Apart,
+    /// In an announced wait.
+    Blocked,
+}
+
 thread_local! {
-    static ANNOUNCED: Cell<bool> = const { Cell::new(false) };
+    static COUNTED: Cell<Counted> = const { Cell::new(Counted::Active) };
 }
 
 /// Announces that the calling thread blocks during `f`: if it is a worker, its place can be filled. Within another
 /// announced wait it changes nothing.
 pub(crate) fn while_blocked<R>(f: impl FnOnce() -> R) -> R {
-    struct Back(Arc<PoolCore>);
+    uncounted(Counted::Blocked, f)
+}
+
+/// Runs `f` apart from the parallelism: the calling worker's place can be filled meanwhile.
+pub(crate) fn apart<R>(f: impl FnOnce() -> R) -> R {
+    uncounted(Counted::Apart, f)
+}
+
+fn uncounted<R>(how: Counted, f: impl FnOnce() -> R) -> R {
+    struct Back {
+        core: Arc<PoolCore>,
+        how: Counted,
+        before: Counted,
+    }
     impl Drop for Back {
         fn drop(&mut self) {
-            let _ = ANNOUNCED.try_with(|announced| announced.set(false));
-            let mut state = self.0.state.lock();
-            state.blocked -= 1;
-            state.active += 1;
+            let _ = COUNTED.try_with(|counted| counted.set(self.before));
+            let mut state = self.core.state.lock();
+            state.blocked -= usize::from(self.how == Counted::Blocked);
+            state.active += usize::from(self.before == Counted::Active);
         }
     }
     let Some(core) = current() else { return f() };
-    // Where the flag is gone, in the destructor of a thread-local, waits do not nest.
-    if ANNOUNCED.try_with(|announced| announced.replace(true)).unwrap_or(false) {
+    // Where it is gone, in the destructor of a thread-local, waits do not nest.
+    let before = COUNTED.try_with(Cell::get).unwrap_or(Counted::Active);
+    if before == Counted::Blocked || before == how {
         return f();
     }
+    let _ = COUNTED.try_with(|counted| counted.set(how));
     let mut state = core.state.lock();
-    state.blocked += 1;
-    state.active -= 1;
-    let then = state.find_worker(&core.config, false);
+    state.blocked += usize::from(how == Counted::Blocked);
+    state.active -= usize::from(before == Counted::Active);
+    let then = state.find_worker(&core.config);
     core.arm(&mut state);
     drop(state);
-    let back = Back(Arc::clone(&core));
+    let back = Back { core: Arc::clone(&core), how, before };
     core.follow(then);
     let result = f();
     drop(back);

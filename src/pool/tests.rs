@@ -1,7 +1,10 @@
 //! The pool alone, with sources that are no scopes.
 
 use super::core::{Config, PoolCore, Source, current, while_blocked};
-use crate::park::seat::{Seat, with_chair};
+use crate::park::{
+    seat::{Seat, with_chair},
+    standstill::Party,
+};
 use std::{
     collections::{BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -79,8 +82,8 @@ impl Source for Fake {
         self.rescues.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn owner(&self) -> Arc<Seat> {
-        Arc::clone(&self.owner)
+    fn owner(&self) -> Arc<dyn Party> {
+        Arc::clone(&self.owner) as Arc<dyn Party>
     }
 
     fn picture(&self) -> (Vec<String>, Vec<String>) {

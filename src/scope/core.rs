@@ -30,9 +30,10 @@ use crate::{
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo, drop_guarded, stop_in},
     park::{
         seat::{Seat, with_chair},
+        standstill::{Awaited, Moving, Party, Wait},
         virtual_run::Summon,
     },
-    pool::{PoolCore, Source},
+    pool::{self, PoolCore, Source, Turns},
     prim::Mutex,
     raw::{Home, Tally},
     scope::job::{Job, Queued, thread_name},
@@ -58,6 +59,8 @@ struct Jobs {
     queue: VecDeque<Queued>,
     /// Out of the queue and not ended, by number: a job is in one of the two from its spawn to its end.
     claimed: BTreeMap<u64, Arc<Job>>,
+    /// Those that a parked thread joins, by number.
+    joined: BTreeMap<u64, Arc<Job>>,
     spawned: u64,
     log: Log,
     /// A job was stopped, or kept from starting, against the scope's will (D2).
@@ -65,6 +68,11 @@ struct Jobs {
 }
 
 impl Jobs {
+    /// Where in the queue the job stands, if it does.
+    fn find(&self, job: &Job) -> Option<usize> {
+        self.queue.binary_search_by_key(&job.number(), |entry| entry.job.number()).ok()
+    }
+
     fn claim(&mut self, at: usize) -> Option<Queued> {
         let entry = self.queue.remove(at)?;
         self.claimed.insert(entry.job.number(), Arc::clone(&entry.job));
@@ -155,17 +163,37 @@ impl Core {
     /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
     /// `own_thread` job.
     fn claim(&self, inline: bool) -> Option<Queued> {
-        let mut jobs = self.jobs.lock();
-        let at = if inline { jobs.queue.iter().position(|entry| !entry.job.own_thread)? } else { 0 };
-        jobs.claim(at)
+        self.claim_at(|jobs| {
+            let may_run = |entry: &Queued| !(inline && entry.job.own_thread);
+            jobs.queue.iter().position(may_run)
+        })
     }
 
     /// Takes out the entry of `job`, if it is queued still.
     pub(crate) fn claim_job(&self, job: &Job) -> Option<Queued> {
-        let number = job.number();
+        self.claim_at(|jobs| jobs.find(job))
+    }
+
+    fn claim_at(&self, find: impl FnOnce(&Jobs) -> Option<usize>) -> Option<Queued> {
         let mut jobs = self.jobs.lock();
-        let at = jobs.queue.binary_search_by_key(&number, |entry| entry.job.number()).ok()?;
-        jobs.claim(at)
+        let at = find(&jobs)?;
+        let entry = jobs.claim(at)?;
+        drop(jobs);
+        if entry.job.own_thread && self.node.clock().run().is_none() {
+            self.pool.unforce();
+        }
+        Some(entry)
+    }
+
+    /// `job` is waited for by a thread that is about to park: if no thread can be had for it, that one is.
+    pub(crate) fn add_joined(&self, job: &Arc<Job>) {
+        let before = self.jobs.lock().joined.insert(job.number(), Arc::clone(job));
+        drop(before);
+    }
+
+    pub(crate) fn remove_joined(&self, job: &Job) {
+        let gone = self.jobs.lock().joined.remove(&job.number());
+        drop(gone);
     }
 
     /// Whether a join or the exit may run jobs on this thread, as far as the scope and the stack are concerned.
@@ -194,6 +222,37 @@ impl Core {
         drop(jobs);
         alive.sort_by_key(|job| job.number());
         alive
+    }
+
+    /// Who may bring the end of `job`, or without one, of all jobs: the threads that run them; for a queued one the pool,
+    /// the owner, and whoever may join it.
+    pub(crate) fn enders(&self, job: Option<&Job>) -> Vec<Arc<dyn Party>> {
+        if job.is_some_and(|job| job.outcome().is_some()) {
+            return vec![Arc::new(Moving)];
+        }
+        let jobs = self.jobs.lock();
+        let queued = match job {
+            Some(job) => jobs.find(job).is_some(),
+            None => !jobs.queue.is_empty(),
+        };
+        let awaited = |other: &&Arc<Job>| queued || job.is_none_or(|job| job.number() == other.number());
+        let running = jobs.claimed.values().filter(awaited);
+        let mut enders: Vec<Arc<dyn Party>> = running
+            .map(|job| -> Arc<dyn Party> {
+                match job.seat() {
+                    Some(seat) => Arc::clone(seat) as Arc<dyn Party>,
+                    None => Arc::new(Moving), // claimed this moment
+                }
+            })
+            .collect();
+        drop(jobs);
+        if queued {
+            enders.extend([Arc::clone(&self.pool) as Arc<dyn Party>, Arc::clone(&self.owner) as Arc<dyn Party>]);
+        }
+        if enders.is_empty() {
+            enders.push(Arc::new(Moving)); // it has ended this moment
+        }
+        enders
     }
 
     pub(crate) fn record(&self, origin: Origin, failure: Failure) {
@@ -228,7 +287,7 @@ impl Core {
     /// Ends a job that was not even queued: the scope is cancelled.
     pub(crate) fn refuse(&self, job: &Job) {
         self.note_cut();
-        job.drop_if_stopping();
+        job.give_up(self);
     }
 
     fn body_origin(&self) -> Origin {
@@ -328,6 +387,10 @@ impl Tally<Core> {
         // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
         // its entry by bisection.
         let number = entry.job.number();
+        let run = self.node.clock().run();
+        if own_thread && run.is_none() {
+            self.pool.force();
+        }
         let mut jobs = self.jobs.lock();
         let at = match jobs.queue.back() {
             Some(last) if last.job.number() > number => jobs.queue.partition_point(|e| e.job.number() < number),
@@ -335,10 +398,11 @@ impl Tally<Core> {
         };
         jobs.queue.insert(at, entry);
         drop(jobs);
+        // After it: a refusal from here on is told anew, and who is told finds the entry.
+        self.refused.store(false, Ordering::Release);
         let Some(me) = self.tally() else { return };
-        match self.node.clock().run() {
+        match run {
             Some(run) => run.queue(order, me),
-            None if own_thread => self.pool.own_thread(me),
             None => self.pool.ask(me),
         }
     }
@@ -349,6 +413,7 @@ impl Tally<Core> {
             return;
         }
         let _doing = Doing::new(Activity::Exit);
+        let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
         with_chair(|chair| {
             let key = self.node.add_seat(chair.seat()).ok();
             while self.live() > 0 {
@@ -365,7 +430,7 @@ impl Tally<Core> {
                     entry.run(true);
                 } else {
                     let until = if stopping { None } else { self.node.deadline() };
-                    wait::park(chair, Activity::Exit, until);
+                    wait::park(chair, &wait, until);
                 }
             }
             if let Some(key) = key {
@@ -401,20 +466,39 @@ impl Hook for Tally<Core> {
     }
 }
 
+impl Awaited for Tally<Core> {
+    fn enders(&self) -> Vec<Arc<dyn Party>> {
+        Core::enders(self, None)
+    }
+}
+
 impl Source for Tally<Core> {
     fn run_one(&self) -> bool {
         self.refused.store(false, Ordering::Release);
-        match self.claim(false) {
-            Some(entry) => {
-                entry.run(false);
-                true
-            }
-            None => false,
+        let entry = match self.node.clock().run() {
+            None => self.claim(false),
+            Some(run) => run.turn_of(self.address()).and_then(|order| {
+                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.job.strand.order == order))
+            }),
+        };
+        let Some(entry) = entry else { return false };
+        if entry.job.own_thread {
+            pool::apart(|| entry.run(false));
+        } else {
+            entry.run(false);
         }
+        true
     }
 
     fn queued(&self) -> usize {
         self.jobs.lock().queue.len()
+    }
+
+    fn wanted(&self) -> usize {
+        match self.node.clock().run() {
+            None => self.queued(),
+            Some(run) => usize::from(run.is_summoned(self.address())),
+        }
     }
 
     fn listed(&self) -> &AtomicBool {
@@ -422,25 +506,27 @@ impl Source for Tally<Core> {
     }
 
     fn rescue(&self) {
-        // Before the pokes: who is poked finds it. Who looks later finds it as well, so the joiners are poked once.
-        let is_news = !self.refused.swap(true, Ordering::AcqRel);
-        let waiting: Vec<_> = self.jobs.lock().queue.iter().map(|entry| Arc::clone(&entry.job)).collect();
-        if let Some(run) = self.node.clock().run() {
-            run.refuse(ptr::from_ref(self).cast());
+        // Before the pokes: who is poked finds it. Who looks later finds it as well, so nobody is poked again before a job
+        // is queued, or a worker comes: else two owners, each parking after a look in vain, would wake each other for ever.
+        if self.refused.swap(true, Ordering::AcqRel) {
+            return;
         }
         // An owner that calls this, about to park, has just looked: to poke it would only keep it from its sleep.
         if with_chair(|chair| chair.seat().id) != self.owner.id {
             self.owner.poke();
         }
-        if is_news {
-            for job in waiting {
-                job.poke_joiners();
-            }
+        let joined: Vec<_> = self.jobs.lock().joined.values().cloned().collect();
+        for job in joined {
+            job.poke_joiners();
         }
     }
 
-    fn owner(&self) -> Arc<Seat> {
-        Arc::clone(&self.owner)
+    fn owner(&self) -> Arc<dyn Party> {
+        Arc::clone(&self.owner) as Arc<dyn Party>
+    }
+
+    fn turns(&self) -> Option<&dyn Turns> {
+        self.node.clock().run().is_some().then_some(self as &dyn Turns)
     }
 
     fn picture(&self) -> (Vec<String>, Vec<String>) {
@@ -466,6 +552,30 @@ impl Summon for Tally<Core> {
     fn summon(self: Arc<Self>) {
         let pool = Arc::clone(&self.pool);
         pool.ask(self);
+    }
+
+    fn strand(self: Arc<Self>) {
+        self.pool.starve(|source| source.turns().is_some());
+    }
+}
+
+impl Turns for Tally<Core> {
+    fn give_up(&self) -> Option<Box<dyn FnOnce() + '_>> {
+        let go_on = self.node.clock().run()?.refuse(self.address())?;
+        Some(Box::new(go_on))
+    }
+
+    fn retry(&self) {
+        if let Some(run) = self.node.clock().run() {
+            run.retry();
+        }
+    }
+}
+
+impl Tally<Core> {
+    /// How a virtual run names it.
+    fn address(&self) -> *const () {
+        ptr::from_ref(self).cast()
     }
 }
 

@@ -24,7 +24,10 @@ use crate::{
         token,
     },
     error::{JobId, JoinError, Leaf, try_drop},
-    park::seat::Seat,
+    park::{
+        seat::Seat,
+        standstill::{Awaited, Party, Wait},
+    },
     prim::Mutex,
     raw::Tally,
     scope::{
@@ -200,7 +203,7 @@ impl<V> JobHandle<'_, V> {
             return;
         }
         token::cancel(self.job.strand.node(), ReasonKind::Explicit, text, place, true);
-        if self.job.drop_if_stopping() {
+        if self.job.give_up(&self.core) {
             // Its captures are dropped by whoever comes for it, so let somebody come.
             self.core.ask();
         }
@@ -220,7 +223,7 @@ impl<V> JobHandle<'_, V> {
 
     /// The outcome, if there is one or there can be none but *never started*.
     fn look(&self) -> Option<Outcome> {
-        self.job.drop_if_stopping();
+        self.job.give_up(&self.core);
         self.job.outcome()
     }
 
@@ -254,12 +257,13 @@ impl<V> JobHandle<'_, V> {
                 }
             }
         }
-        let registered = Joiner { job: &self.job, seat: None.into() };
+        let registered = Joiner { core: &self.core, job: &self.job, seat: None.into() };
         let until = match limit {
             Some(Limit::At(until)) => Some(*until),
             Some(Limit::Never) | None => None,
         };
-        let ended = wait::wait(Activity::Join, until, |seat| {
+        let wait = Wait::For(Arc::new(JoinOf { core: Arc::clone(&self.core), job: Arc::clone(&self.job) }));
+        let ended = wait::wait(Activity::Join, &wait, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {
                 return Some(outcome);
@@ -308,6 +312,18 @@ impl<V> JobHandle<'_, V> {
     }
 }
 
+/// What a joiner waits for.
+struct JoinOf {
+    core: Arc<Tally<Core>>,
+    job: Arc<Job>,
+}
+
+impl Awaited for JoinOf {
+    fn enders(&self) -> Vec<Arc<dyn Party>> {
+        Core::enders(&self.core, Some(&self.job))
+    }
+}
+
 enum Limit {
     At(Instant),
     Never,
@@ -315,20 +331,25 @@ enum Limit {
 
 /// Takes the seat out of the job's list when the wait is over.
 struct Joiner<'a> {
-    job: &'a Job,
+    core: &'a Core,
+    job: &'a Arc<Job>,
     seat: std::cell::RefCell<Option<Arc<Seat>>>,
 }
 
 impl Joiner<'_> {
     fn register(&self, seat: &Arc<Seat>) {
         self.job.add_joiner(seat);
-        self.seat.borrow_mut().get_or_insert_with(|| Arc::clone(seat));
+        self.seat.borrow_mut().get_or_insert_with(|| {
+            self.core.add_joined(self.job);
+            Arc::clone(seat)
+        });
     }
 }
 
 impl Drop for Joiner<'_> {
     fn drop(&mut self) {
         if let Some(seat) = self.seat.borrow_mut().take() {
+            self.core.remove_joined(self.job);
             self.job.remove_joiner(&seat);
         }
     }

@@ -22,6 +22,7 @@
 use crate::{
     cancel::{
         current::{self, Frame, Strand},
+        node::Registration,
         reason::{Cancelled, Reason, ReasonKind, TimedOut},
     },
     error::{Failure, JobId, JoinError, Origin, drop_guarded, stop_in},
@@ -70,14 +71,27 @@ pub(crate) struct Job {
     /// Never run on the thread of a scope's owner or joiner.
     pub(crate) own_thread: bool,
     state: AtomicU8,
+    /// Where it runs, from its claim on.
+    seat: OnceLock<Arc<Seat>>,
     started: OnceLock<Instant>,
     shared: Mutex<Shared>,
+    /// Gives it up when its time is over.
+    deadline: OnceLock<Registration>,
 }
 
 impl Job {
     pub(crate) fn new(strand: Arc<Strand>, isolated: bool, own_thread: bool) -> Arc<Self> {
         let state = AtomicU8::new(QUEUED);
-        Arc::new(Job { strand, isolated, own_thread, state, started: OnceLock::new(), shared: Mutex::default() })
+        Arc::new(Job {
+            strand,
+            isolated,
+            own_thread,
+            state,
+            seat: OnceLock::new(),
+            started: OnceLock::new(),
+            shared: Mutex::default(),
+            deadline: OnceLock::new(),
+        })
     }
 
     pub(crate) fn id(&self) -> JobId {
@@ -96,6 +110,11 @@ impl Job {
     /// Tells whether its code has begun.
     pub(crate) fn has_started(&self) -> bool {
         self.started.get().is_some()
+    }
+
+    /// Returns the seat of the thread that has claimed it.
+    pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
+        self.seat.get()
     }
 
     /// Returns how the job ended, if it has.
@@ -140,22 +159,35 @@ impl Job {
     }
 
     /// Decides that an unstarted job whose scope or own node is stopping never starts, so that handles can say so
-    /// before its captures are gone.
-    pub(crate) fn drop_if_stopping(&self) -> bool {
+    /// before its captures are gone. If its own time is over, that is a failure. `false` if there was nothing to decide.
+    pub(crate) fn give_up(&self, core: &Core) -> bool {
         let node = self.strand.nearest();
-        if !self.is_queued() || !node.is_stopping() {
+        if !self.is_queued() {
             return false;
         }
-        if self.own_deadline_passed() {
-            return false; // a failure (`TimedOut`), which its claimer records first
-        }
-        let Some(reason) = node.reason() else { return false };
+        let Some(reason) = node.reason().or_else(|| core.node.reason()) else { return false };
+        let timed_out = self.own_deadline_passed();
         // Against `start`: one of the two exchanges succeeds.
-        let won = self.state.compare_exchange(QUEUED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if won {
+        if self.state.compare_exchange(QUEUED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return false;
+        }
+        if timed_out {
+            fail(core, self, Failure::TimedOut(TimedOut::new(reason)));
+        } else {
             self.end(Outcome::Cancelled { reason, started: false });
         }
-        won
+        true
+    }
+
+    /// Has the job given up when its time is over, even if nobody comes for it before.
+    pub(crate) fn watch_deadline(self: &Arc<Self>, core: &Arc<Tally<Core>>) {
+        let (job, core) = (Arc::downgrade(self), Arc::downgrade(core));
+        let registration = self.strand.node().on_cancel(Box::new(move || {
+            if let (Some(job), Some(core)) = (job.upgrade(), core.upgrade()) {
+                job.give_up(&core);
+            }
+        }));
+        let _ = self.deadline.set(registration);
     }
 
     /// Whether its handle, or the job itself, asked for its stop: the scope's will (D2).
@@ -230,6 +262,7 @@ impl Queued {
         let Queued { job, mut tied } = self;
         let tally = Arc::clone(tied.tally());
         let core: &Core = &tally;
+        let _ = with_chair(|chair| job.seat.set(Arc::clone(chair.seat())));
         let run = core.node.clock().run().cloned();
         if let Some(run) = &run {
             pool::while_blocked(|| with_chair(|chair| run.begin(chair, job.strand.order)));
@@ -328,32 +361,30 @@ fn fail(core: &Core, job: &Job, failure: Failure) {
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
-    core.leave(job);
-    // Only the number of the state matters from here: the outcome is read under its lock.
-    job.state.store(ENDED, Ordering::Release);
+    if job.has_started() {
+        end(core, job);
+    }
     job.end(outcome);
     if let Some(tells) = tells {
         core.fail_siblings(&job.strand.label, tells);
     }
 }
 
+/// Nothing is left of the job but its outcome.
+fn end(core: &Core, job: &Job) {
+    core.leave(job);
+    // Only the number of the state matters from here: the outcome is read under its lock.
+    job.state.store(ENDED, Ordering::Release);
+}
+
 /// Drops a job that may not start.
 fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
-    let timed_out = job.own_deadline_passed();
-    let reason = job.strand.nearest().reason().or_else(|| core.node.reason());
     if core.node.is_stopping() && !job.is_cancelled_by_handle() {
         core.note_cut();
     }
-    if !timed_out {
-        job.drop_if_stopping();
-    }
+    job.give_up(core);
     if let Err(payload) = tied.discard() {
         core.record(job.origin(core), Failure::Panic(payload));
     }
-    match reason {
-        Some(reason) if timed_out => fail(core, job, Failure::TimedOut(TimedOut::new(reason))),
-        Some(reason) => finish(core, job, Outcome::Cancelled { reason, started: false }, None),
-        // `DROPPED` by a handle's look at a stop that is seen here as well: a reason is always there.
-        None => finish(core, job, Outcome::Value, None),
-    }
+    end(core, job);
 }

@@ -568,6 +568,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         V: Send + 'scope,
     {
         let core = self.scope.core();
+        let has_timeout = self.timeout.is_some();
         let job = prepare(core, self.name, self.timeout, isolated, self.own_thread, place);
         let slot = Slot::new();
         if core.node.is_cancelled() {
@@ -584,6 +585,9 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
                 Err(payload) => Err(Failure::Panic(payload)),
             }
         });
+        if has_timeout {
+            job.watch_deadline(core);
+        }
         core.enqueue(Queued { job: Arc::clone(&job), tied });
         JobHandle::new(core, job, slot, from_leaf)
     }

@@ -41,6 +41,8 @@ impl Error for Deadlock {}
 /// Ends the run, also when the program unwinds.
 struct Running {
     run: Arc<Run>,
+    /// That of the code around: it stands meanwhile.
+    outer: Clock,
     node: Arc<Node>,
 }
 
@@ -49,6 +51,9 @@ impl Drop for Running {
         self.node.close();
         with_chair(|chair| self.run.end(chair.seat()));
         self.run.finish();
+        if let Some(outer) = self.outer.run() {
+            outer.set_inner(false);
+        }
     }
 }
 
@@ -135,7 +140,11 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
             root.cancel(&reason.text_is(text), false);
         }
     }));
-    let running = Running { run, node: Arc::clone(&node) };
+    let outer = current::clock();
+    if let Some(outer) = outer.run() {
+        outer.set_inner(true);
+    }
+    let running = Running { run, outer, node: Arc::clone(&node) };
     let strand = Strand::at(label, "".into(), 0, &node);
     let frame = current::enter(Frame { strand, region: None, scope: 0, inlined: 0 });
     let value = f();

@@ -17,7 +17,7 @@
 
 use crate::{
     cancel::{current::Activity, reason::Cancelled},
-    park::seat::Seat,
+    park::{seat::Seat, standstill::Wait},
     prim::Mutex,
     wait::{self, End},
 };
@@ -82,7 +82,7 @@ impl Barrier {
     pub fn wait(&self) -> Result<bool, Cancelled> {
         // The generation of our arrival and its key there.
         let mut arrival = None;
-        let waited = wait::wait(Activity::Barrier, None, |seat| {
+        let waited = wait::wait(Activity::Barrier, &Wait::Closed, None, |seat| {
             let mut state = self.state.lock();
             if let Some((generation, _)) = arrival {
                 return (state.generation != generation).then_some(false);

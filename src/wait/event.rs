@@ -19,7 +19,7 @@ use crate::{
         current::{self, Activity},
         reason::Cancelled,
     },
-    park::seat::Seat,
+    park::{seat::Seat, standstill::Wait},
     prim::Mutex,
     wait::{self, End},
 };
@@ -130,7 +130,7 @@ impl Event {
     fn wait_to(&self, until: Option<Instant>) -> Result<bool, Cancelled> {
         // The count at our arrival and our key.
         let mut arrival = None;
-        let waited = wait::wait(Activity::Event, until, |seat| {
+        let waited = wait::wait(Activity::Event, &Wait::Closed, until, |seat| {
             let mut state = self.state.lock();
             if let Some((sets, _)) = arrival {
                 return (state.sets != sets).then_some(());

@@ -35,6 +35,7 @@ use crate::{
     park::{
         clock::Clock,
         seat::{Chair, Seat, with_chair},
+        standstill::Wait,
     },
     pool,
 };
@@ -48,11 +49,18 @@ pub(crate) enum End {
 }
 
 /// Parks once, by the clock and with the spawn order of the current frame, until poked or `until` (any deadline in force
-/// included), or for no reason. The caller has looked, and looks again.
-pub(crate) fn park(chair: &Chair, activity: Activity, until: Option<Instant>) {
+/// included), or for no reason. The caller has looked, and looks again. Without an instant, only what `wait` says ends it.
+pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
+    struct Over<'a>(&'a Seat);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.set_wait(Wait::Open);
+        }
+    }
     let (clock, order) =
         current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.strand.order)));
-    chair.seat().set_closed(activity.is_closed() && until.is_none());
+    chair.seat().set_wait(if until.is_some() { Wait::Open } else { wait.clone() });
+    let _over = Over(chair.seat());
     pool::while_blocked(|| chair.park(&clock, until, order));
 }
 
@@ -90,6 +98,7 @@ impl Drop for Registered<'_> {
 /// `look` gets the seat that it may enter somewhere. To take it out again after an `Err` is up to the caller.
 pub(crate) fn wait<T>(
     activity: Activity,
+    wait: &Wait,
     until: Option<Instant>,
     mut look: impl FnMut(&Arc<Seat>) -> Option<T>,
 ) -> Result<T, End> {
@@ -115,7 +124,7 @@ pub(crate) fn wait<T>(
             if until.is_some_and(|until| until <= clock.now()) {
                 return Err(End::TimedOut);
             }
-            park(chair, activity, earliest);
+            park(chair, wait, earliest);
         }
     })
 }
@@ -189,7 +198,7 @@ mod tests {
             node::{Deadline, Parents},
             reason::ReasonKind,
         },
-        park::virtual_run::Run,
+        park::{standstill::Party, virtual_run::Run},
         prim::Mutex,
     };
     use std::{
@@ -203,7 +212,7 @@ mod tests {
         let node = node(None);
         cancel(&node);
         let _frame = stand(&node);
-        let waited = wait(Activity::Event, None, |_| -> Option<()> { panic!("it looked") });
+        let waited = wait(Activity::Event, &Wait::Closed, None, |_| -> Option<()> { panic!("it looked") });
         assert!(matches!(waited, Err(End::Stopped(_))));
     }
 
@@ -212,7 +221,7 @@ mod tests {
         let node = node(Some(LONG));
         let _frame = stand(&node);
         let looks = Cell::new(0);
-        let waited = wait(Activity::Event, None, |_| {
+        let waited = wait(Activity::Event, &Wait::Closed, None, |_| {
             looks.set(looks.get() + 1);
             Some(7)
         });
@@ -225,7 +234,7 @@ mod tests {
         let node = node(None);
         let _frame = stand(&node);
         let looks = Cell::new(0);
-        let waited = wait(Activity::Event, None, |_| {
+        let waited = wait(Activity::Event, &Wait::Closed, None, |_| {
             looks.set(looks.get() + 1);
             cancel(&node);
             (looks.get() == 2).then_some(())
@@ -237,7 +246,7 @@ mod tests {
     fn a_stop_wins_over_the_own_limit() {
         let node = node(None);
         let _frame = stand(&node);
-        let waited = wait(Activity::Event, Some(Instant::now()), |_| {
+        let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now()), |_| {
             cancel(&node);
             None::<()>
         });
@@ -247,7 +256,7 @@ mod tests {
     #[test]
     fn the_own_limit_ends_a_wait_also_outside_any_scope() {
         soon(|| {
-            let waited = wait(Activity::Event, Some(Instant::now() + SHORT), |_| None::<()>);
+            let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now() + SHORT), |_| None::<()>);
             assert!(matches!(waited, Err(End::TimedOut)));
         });
     }
@@ -257,7 +266,7 @@ mod tests {
         soon(|| {
             let node = node(Some(SHORT));
             let _frame = stand(&node);
-            let waited = wait(Activity::Event, Some(Instant::now() + LONG), |_| None::<()>);
+            let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now() + LONG), |_| None::<()>);
             let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
             assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
             assert!(node.is_stopping());
@@ -273,14 +282,14 @@ mod tests {
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
                     let _frame = stand(&node);
-                    wait(Activity::Event, None, |mine| {
+                    wait(Activity::Event, &Wait::Closed, None, |mine| {
                         *seat.lock() = Some(Arc::clone(mine));
                         None::<()>
                     })
                 }
             });
             // Nothing but the library can end this wait, and it shows.
-            given::until(|| seat.lock().as_ref().is_some_and(|seat| seat.stuck().is_some()));
+            given::until(|| seat.lock().as_ref().is_some_and(|seat| seat.still().is_some()));
             cancel(&node);
             assert!(matches!(waiter.join(), Ok(Err(End::Stopped(_)))));
         });
@@ -295,14 +304,14 @@ mod tests {
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
                     let _frame = stand(&node);
-                    wait(Activity::Join, None, |mine| {
+                    wait(Activity::Join, &Wait::Closed, None, |mine| {
                         *seat.lock() = Some(Arc::clone(mine));
                         None::<()>
                     })
                 }
             });
             given::until(|| seat.lock().as_ref().is_some_and(|seat| seat.parked().is_some()));
-            assert_eq!(seat.lock().as_ref().and_then(|seat| seat.stuck()), None);
+            assert_eq!(seat.lock().as_ref().and_then(|seat| seat.still()), None);
             cancel(&node);
             assert!(matches!(waiter.join(), Ok(Err(End::Stopped(_)))));
         });
@@ -315,7 +324,7 @@ mod tests {
         let strand = current::frame().map(|frame| frame.strand);
         let shown = || strand.as_ref().map(|strand| strand.activity());
         let looks = Cell::new(0);
-        let waited = wait(Activity::Barrier, None, |_| {
+        let waited = wait(Activity::Barrier, &Wait::Closed, None, |_| {
             looks.set(looks.get() + 1);
             (looks.get() == 2).then(shown).flatten()
         });
@@ -345,7 +354,7 @@ mod tests {
             move || called.store(current::frame().is_none(), Ordering::Relaxed)
         }));
         let _frame = stand(&inner);
-        assert!(wait(Activity::Event, None, |_| None::<()>).is_err());
+        assert!(wait(Activity::Event, &Wait::Closed, None, |_| None::<()>).is_err());
         assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         current::{self, Activity},
         reason::Cancelled,
     },
-    park::seat::with_chair,
+    park::{seat::with_chair, standstill::Wait},
     pool,
     wait::{self, End},
 };
@@ -97,7 +97,7 @@ fn sleep_to(until: Option<Instant>) -> Result<(), Cancelled> {
     if until.is_some_and(|until| until <= now()) {
         return wait::enter();
     }
-    match wait::wait(Activity::Sleep, until, |_| None::<()>) {
+    match wait::wait(Activity::Sleep, &Wait::Open, until, |_| None::<()>) {
         Ok(()) | Err(End::TimedOut) => Ok(()),
         Err(End::Stopped(stop)) => Err(stop),
     }
