@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `ready`, a thread | wants the baton |
 //! | `ready`, a queued job | was spawned, no thread has claimed it; its turn *summons* one, which claims just this job |
-//! | `stuck` | a queued job for which no thread could be had; the next claimer takes its turn |
+//! | `stuck` | a queued job for which no thread could be had; it is ready again when one may be, or is claimed by a joiner or owner |
 //! | `parked` | waits, perhaps until an instant |
 //! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
 //! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
@@ -220,20 +220,12 @@ impl Run {
         self.follow(then);
     }
 
-    /// Tells whether it is the turn of a job of `of`, for which no thread has come yet.
-    pub(crate) fn is_summoned(&self, of: *const ()) -> bool {
-        matches!(&self.state.lock().holder, Holder::Summoned(_, _, job) if is(job, of))
-    }
-
-    /// Which job of `of` a thread that comes is to claim: the one whose turn it is, else the first that is stuck.
+    /// Which job of `of` a thread that comes is to claim: the one whose turn it is.
     pub(crate) fn turn_of(&self, of: *const ()) -> Option<u64> {
-        let state = self.state.lock();
-        if let Holder::Summoned(order, _, job) = &state.holder {
-            if is(job, of) {
-                return Some(*order);
-            }
+        match &self.state.lock().holder {
+            Holder::Summoned(order, _, job) if is(job, of) => Some(*order),
+            _ => None,
         }
-        state.stuck.values().filter(|(_, job)| is(job, of)).map(|(turn, _)| *turn).min().map(|(.., order)| order)
     }
 
     /// Takes a queued job's turn on this thread: returns once the baton is here. The caller has claimed the job.

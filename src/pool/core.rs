@@ -135,6 +135,8 @@ struct State {
     /// Alive or being started.
     threads: usize,
     active: usize,
+    /// Of these, those on their way to a job: woken, started, or about to be free.
+    coming: usize,
     blocked: usize,
     /// Places beyond the parallelism, given for blocking that nobody announced.
     extra: usize,
@@ -256,6 +258,7 @@ impl PoolCore {
         state.scopes -= 1;
         let wake = if state.closed && state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
         state.active += wake.len();
+        state.coming += wake.len();
         let last = state.scopes == 0;
         drop(state);
         for worker in wake {
@@ -272,6 +275,7 @@ impl PoolCore {
         state.closed = true;
         let wake = if state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
         state.active += wake.len();
+        state.coming += wake.len();
         drop(state);
         for worker in wake {
             worker.unpark();
@@ -293,6 +297,7 @@ impl PoolCore {
         }
         let wake = state.roster.take_all();
         state.active += wake.len();
+        state.coming += wake.len();
         drop(state);
         for worker in wake {
             worker.unpark();
@@ -395,12 +400,14 @@ impl PoolCore {
             Err(error) => {
                 state.threads -= 1;
                 state.active -= 1;
+                state.coming -= 1;
                 state.refused += 1;
                 state.refusal = Some(error.to_string());
                 // A worker may have gone idle because this place was reserved.
-                let free = !state.listed.is_empty() && state.active < state.places(&self.config);
+                let free = state.needs_worker() && state.active < state.places(&self.config);
                 let idle = if free { state.roster.take() } else { None };
                 state.active += usize::from(idle.is_some());
+                state.coming += usize::from(idle.is_some());
                 self.arm(&mut state);
                 drop(state);
                 self.changed.notify_all();
@@ -415,6 +422,7 @@ impl PoolCore {
     /// A worker's life.
     fn work(self: Arc<Self>, worker: u64) {
         let bed = Bed::new();
+        COMING.with(|coming| coming.set(true));
         CURRENT.with(|current| *current.borrow_mut() = Some(Arc::downgrade(&self)));
         with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
         while let Some(source) = self.next_source(worker, &bed) {
@@ -434,6 +442,7 @@ impl PoolCore {
     /// A worker dies of a bug in a source: its place must not die with it.
     fn lose(self: &Arc<Self>, worker: u64) {
         let mut state = self.state.lock();
+        state.arrive();
         state.active -= 1;
         state.depart(worker);
         let then = state.find_worker(&self.config);
@@ -449,8 +458,11 @@ impl PoolCore {
         loop {
             let spare = state.active > state.places(&self.config) && state.active > 1;
             if !spare {
-                if let Some(source) = state.listed.pop_front() {
+                if let Some(source) = state.take_listed() {
                     source.listed().store(false, Ordering::Relaxed);
+                    if source.turns().is_none() {
+                        state.arrive();
+                    }
                     // More than this worker can do at once: somebody else may be needed.
                     let wanted = source.wanted();
                     let more = !state.listed.is_empty() || wanted > 1;
@@ -466,11 +478,13 @@ impl PoolCore {
             }
             if state.closed && state.scopes == 0 {
                 state.active -= 1;
+                state.arrive();
                 state.depart(worker);
                 self.changed.notify_all();
                 return None;
             }
             state.active -= 1;
+            state.arrive();
             state.roster.lie_down(worker, bed);
             let until = Instant::now().checked_add(self.config.keep_alive);
             loop {
@@ -478,7 +492,8 @@ impl PoolCore {
                 bed.sleep(until);
                 state = self.state.lock();
                 if !state.roster.is_idle(worker) {
-                    break; // taken: whoever took it counted it as active
+                    COMING.with(|coming| coming.set(true));
+                    break; // taken: whoever took it counted it as active, and coming
                 }
                 if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
                     state.depart(worker);
@@ -564,7 +579,7 @@ impl Due for PoolCore {
             return;
         }
         let now = Instant::now();
-        if finished != state.finished_seen {
+        if finished != state.finished_seen || !state.needs_worker() {
             state.calm(finished);
             state.quiet_since = Some(now);
         }
@@ -579,11 +594,9 @@ impl Due for PoolCore {
         }
         state.look = (state.look * 2).min(PATIENCE);
         let mut todo = Vec::new();
-        // In a virtual run, only for a job whose turn it is: else its order would depend on this look.
-        let wanted = state.listed.iter().any(|source| source.wanted() > 0);
         let turns: Vec<_> = state.listed.iter().filter(|source| source.turns().is_some()).cloned().collect();
         // A refused start is tried again here, too.
-        for _ in 0..if wanted { add.max(1) } else { 0 } {
+        for _ in 0..add.max(1) {
             let then = state.find_worker(&self.config);
             if then.is_nothing() {
                 break;
@@ -671,18 +684,37 @@ impl State {
         done
     }
 
+    /// The calling worker is no more on its way: it has work, or lies down.
+    fn arrive(&mut self) {
+        self.coming -= usize::from(COMING.with(|coming| coming.replace(false)));
+    }
+
+    /// Whether anything that is listed could use a worker. A virtual run has one turn at a time, and whoever is coming
+    /// anyway will do: else the number of threads, and what is refused, would depend on how fast they come.
+    fn needs_worker(&self) -> bool {
+        self.listed.iter().any(|source| source.turns().is_none() || (self.coming == 0 && source.wanted() > 0))
+    }
+
+    /// Takes the next source out. One of a virtual run stays until it has a turn, or no queued jobs.
+    fn take_listed(&mut self) -> Option<Arc<dyn Source>> {
+        let at = self.listed.iter().position(|source| source.turns().is_none() || source.wanted() > 0)?;
+        self.listed.remove(at)
+    }
+
     /// Finds a worker for what is listed, if one may be active.
     fn find_worker(&mut self, config: &Config) -> Then {
         let mut then = Then::default();
-        if self.listed.is_empty() || self.active >= self.places(config) {
+        if !self.needs_worker() || self.active >= self.places(config) {
             return then;
         }
         if let Some(idle) = self.roster.take() {
             self.active += 1;
+            self.coming += 1;
             then.wake = Some(idle);
         } else if self.threads < config.max_threads {
             self.threads += 1;
             self.active += 1;
+            self.coming += 1;
             self.starts += 1;
             then.start = Some((self.starts, self.starts));
         } else if self.active == 0 {
@@ -729,6 +761,26 @@ fn thread_name(prefix: &str, worker: u64) -> String {
         room -= 1;
     }
     format!("{}{number}", &prefix[..room])
+}
+
+thread_local! {
+    /// Whether this worker is counted as coming.
+    static COMING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that the calling worker has claimed a job.
+pub(crate) fn set_arrived() {
+    if let Some(core) = current() {
+        core.state.lock().arrive();
+    }
+}
+
+/// Says that the calling worker will be free in a moment, before others go on who may need it.
+pub(crate) fn set_coming() {
+    let Some(core) = current() else { return };
+    if !COMING.with(|coming| coming.replace(true)) {
+        core.state.lock().coming += 1;
+    }
 }
 
 thread_local! {

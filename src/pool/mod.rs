@@ -19,5 +19,5 @@ mod roster;
 #[cfg(all(test, not(tassel_loom)))]
 mod tests;
 
-pub(crate) use self::core::{PoolCore, Source, Turns, UsePool, apart, while_blocked};
+pub(crate) use self::core::{PoolCore, Source, Turns, UsePool, apart, set_arrived, set_coming, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};

@@ -482,7 +482,10 @@ impl Source for Tally<Core> {
             }),
         };
         let Some(entry) = entry else { return false };
-        if entry.job.own_thread {
+        if self.turns().is_some() {
+            pool::set_arrived();
+            entry.run(false);
+        } else if entry.job.own_thread {
             pool::apart(|| entry.run(false));
         } else {
             entry.run(false);
@@ -497,7 +500,7 @@ impl Source for Tally<Core> {
     fn wanted(&self) -> usize {
         match self.node.clock().run() {
             None => self.queued(),
-            Some(run) => usize::from(run.is_summoned(self.address())),
+            Some(run) => usize::from(run.turn_of(self.address()).is_some()),
         }
     }
 

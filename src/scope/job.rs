@@ -160,21 +160,35 @@ impl Job {
 
     /// Decides that an unstarted job whose scope or own node is stopping never starts, so that handles can say so
     /// before its captures are gone. If its own time is over, that is a failure. `false` if there was nothing to decide.
+    ///
+    /// When it returns, what was decided is on record, whoever did it: so the job may be counted out.
     pub(crate) fn give_up(&self, core: &Core) -> bool {
         let node = self.strand.nearest();
-        if !self.is_queued() {
-            return false;
-        }
-        let Some(reason) = node.reason().or_else(|| core.node.reason()) else { return false };
+        let reason = if self.is_queued() { node.reason().or_else(|| core.node.reason()) } else { None };
+        let mut shared = self.shared.lock();
+        let Some(reason) = reason else { return false };
         let timed_out = self.own_deadline_passed();
         // Against `start`: one of the two exchanges succeeds.
         if self.state.compare_exchange(QUEUED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
-        if timed_out {
-            fail(core, self, Failure::TimedOut(TimedOut::new(reason)));
+        let mut tells = None;
+        let outcome = if timed_out {
+            let failure = Failure::TimedOut(TimedOut::new(reason));
+            let text = failure.text();
+            tells = record(core, self, failure);
+            Outcome::Failed(text)
         } else {
-            self.end(Outcome::Cancelled { reason, started: false });
+            Outcome::Cancelled { reason, started: false }
+        };
+        shared.outcome = Some(outcome);
+        let joiners = std::mem::take(&mut shared.joiners);
+        drop(shared);
+        for joiner in joiners {
+            joiner.poke();
+        }
+        if let Some(tells) = tells {
+            core.fail_siblings(&self.strand.label, tells);
         }
         true
     }
@@ -294,6 +308,7 @@ impl Queued {
             if inline {
                 pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
             } else {
+                pool::set_coming();
                 with_chair(|chair| run.end(chair.seat()));
             }
         }
@@ -350,20 +365,23 @@ fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
 fn fail(core: &Core, job: &Job, failure: Failure) {
-    let origin = job.origin(core);
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
-    let cancel = core.fail_fast && !job.isolated;
-    let tells = cancel.then(|| origin.tells(&failure));
-    core.record(origin, failure);
+    let tells = record(core, job, failure);
     finish(core, job, outcome, tells);
+}
+
+/// Records a failure; returns what it tells the siblings, if it cancels them.
+fn record(core: &Core, job: &Job, failure: Failure) -> Option<String> {
+    let origin = job.origin(core);
+    let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
+    core.record(origin, failure);
+    tells
 }
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
-    if job.has_started() {
-        end(core, job);
-    }
+    end(core, job);
     job.end(outcome);
     if let Some(tells) = tells {
         core.fail_siblings(&job.strand.label, tells);

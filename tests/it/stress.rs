@@ -874,15 +874,12 @@ fn same(one: &Key, other: &Key) -> bool {
     }
 }
 
-/// Whether to write programs that may be starved, and programs for small pools in virtual time.
-const STARVE: bool = false;
-
 /// Runs the program of a seed; returns its trace, in virtual time.
 fn round(seed: u64, virtually: bool) -> Vec<String> {
     let mut rng = seeded_rng(seed);
-    let limited = rng.chance(30) && (!virtually || STARVE);
+    let limited = rng.chance(30);
     // Jobs that insist on a thread of their own, where there may be none, are starved (D18).
-    let may_insist = !limited || rng.chance(50) && STARVE;
+    let may_insist = !limited || rng.chance(50);
     let pools: Vec<_> = (0..2)
         .map(|_| {
             let builder = Pool::builder().parallelism(usize::try_from(1 + rng.below(3)).unwrap());
