@@ -13,7 +13,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tassel::{ErrorGroup, ScopeOptions, pool::Pool, scope, sleep, sync::Barrier};
+use tassel::{ErrorGroup, ReasonKind, ScopeOptions, pool::Pool, scope, sleep, sync::Barrier, testing::virtual_time};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -346,6 +346,34 @@ fn without_threads() {
         works(Some(&pool));
         assert!(pool.stats().refused > 0, "{:?}", pool.stats());
         assert_eq!(tasks("none").count, 0);
+    });
+}
+
+// S9, D18:
+#[test]
+fn starvation_is_found_where_the_system_refuses_every_thread() {
+    // No thread of the library itself can be had, either: its stacks would be as large.
+    guarded(|| passes("child::without_any_thread", &[("RUST_MIN_STACK", &(1_u64 << 60).to_string())]));
+}
+
+#[test]
+#[ignore = "a child process of `starvation_is_found_where_the_system_refuses_every_thread`"]
+fn without_any_thread() {
+    child_side(|| {
+        assert!(thread::Builder::new().spawn(|| ()).is_err());
+        works(None);
+        for virtually in [false, true] {
+            let meet = || {
+                let barrier = Barrier::new(2);
+                scope(|s| {
+                    s.spawn(|| Ok(barrier.wait().map(drop)?));
+                    s.spawn(|| Ok(barrier.wait().map(drop)?));
+                    Ok(())
+                })
+            };
+            let group = if virtually { virtual_time(meet) } else { meet() }.unwrap_err();
+            assert_eq!(group.reason().map(tassel::Reason::kind), Some(ReasonKind::Starved), "{group:?}");
+        }
     });
 }
 

@@ -14,6 +14,7 @@ use std::{
 use tassel::{
     ErrorGroup, JoinError, ReasonKind, ScopeOptions,
     pool::{Pool, PoolBuilder, ShutdownError},
+    region::TimedOut,
     scope,
     sync::Barrier,
 };
@@ -365,5 +366,125 @@ fn a_full_pool_in_virtual_time_is_no_deadlock() {
                 joined.unwrap();
             });
         }
+    });
+}
+
+// D18:
+#[test]
+fn one_refusal_that_is_over_starves_nobody() {
+    guarded(|| {
+        let pool = pool(|b| b.refuse_threads(|n| n == 2));
+        let barrier = Barrier::new(3);
+        ScopeOptions::new()
+            .pool(&pool)
+            .inline(false)
+            .open(|s| (0..3).for_each(|_| drop(s.spawn(|| Ok(barrier.wait().map(drop)?)))))
+            .unwrap();
+        assert!(pool.stats().refused > 0, "{:?}", pool.stats());
+    });
+}
+
+// D18:
+#[test]
+fn full_pools_whose_workers_wait_for_each_other_are_starved() {
+    guarded(|| {
+        let pools = [pool(|b| b.max_threads(1)), pool(|b| b.max_threads(1))];
+        let both = Barrier::new(2);
+        let (both, pools) = (&both, &pools);
+        // Each runs on one pool, and waits for a job on the other, whose only thread is the other one.
+        let cross = |mine: usize| {
+            ScopeOptions::new().pool(&pools[mine]).inline(false).open(move |s| {
+                s.spawn(move || {
+                    both.wait()?;
+                    let other = ScopeOptions::new().pool(&pools[1 - mine]).inline(false);
+                    Ok(other.open(|s| Ok(s.spawn(|| Ok(())).join()?))?)
+                });
+                Ok(())
+            })
+        };
+        let results = thread::scope(|threads| {
+            let other = threads.spawn(|| cross(1));
+            [cross(0), other.join().unwrap()]
+        });
+        // One that is cancelled lets the other go on, unless both are found at once.
+        let starved: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert!(!starved.is_empty(), "{results:?}");
+        for group in starved {
+            assert!(format!("{group:?}").contains("starved: 1 queued job can never start"), "{group:?}");
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_waits_for_a_job_elsewhere_does_not_starve() {
+    guarded(|| {
+        let (full, other) = (pool(|b| b.max_threads(1)), pool(|b| b.max_threads(1)));
+        // Long enough for the full pool to have looked many times.
+        let looks = AtomicUsize::new(0);
+        let (looks, full, other) = (&looks, &full, &other);
+        ScopeOptions::new()
+            .pool(full)
+            .inline(false)
+            .open(|s| {
+                let waiter = s.spawn(move || {
+                    let there = ScopeOptions::new().pool(other).inline(false);
+                    let busy = || {
+                        let end = std::time::Instant::now() + Duration::from_millis(60);
+                        while std::time::Instant::now() < end {
+                            looks.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(())
+                    };
+                    Ok(there.open(|s| Ok(s.spawn(busy).join()?))?)
+                });
+                let queued = s.spawn(|| Ok(()));
+                waiter.join()?;
+                Ok(queued.join()?)
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn jobs_with_threads_of_their_own_run_beside_the_parallelism() {
+    guarded(|| {
+        let pool = pool(|b| b.parallelism(1));
+        let all = std::sync::Barrier::new(5);
+        ScopeOptions::new()
+            .pool(&pool)
+            .open(|s| {
+                for _ in 0..4 {
+                    // Waits where the pool cannot see it.
+                    s.job("own").own_thread().spawn(|| {
+                        all.wait();
+                    });
+                }
+                all.wait();
+            })
+            .unwrap();
+        pool.shutdown().unwrap();
+    });
+}
+
+// S48, D6:
+#[test]
+fn a_job_that_no_worker_comes_for_is_stopped_by_its_timeout() {
+    guarded(|| {
+        let pool = pool(|b| b.max_threads(1));
+        let group = ScopeOptions::new()
+            .pool(&pool)
+            .inline(false)
+            .open(|s| {
+                let stop = s.token().receiver();
+                // The only worker waits where the pool cannot see it, until the scope stops.
+                s.spawn(move || {
+                    let _ = stop.recv();
+                });
+                s.job("late").timeout(Duration::from_millis(1)).spawn(|| ());
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(group.len(), 1, "{group:?}");
+        assert!(group.find::<TimedOut>().is_some(), "{group:?}");
     });
 }

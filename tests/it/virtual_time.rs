@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     hint,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -14,7 +14,7 @@ use std::{
 };
 use tassel::{
     CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, now,
-    pool::Pool,
+    pool::{Pool, PoolBuilder},
     scope, sleep,
     sync::{Barrier, Event},
     testing::{try_virtual_time, virtual_time},
@@ -230,5 +230,105 @@ fn jobs_at_a_barrier_of_std_hand_on_their_turn() {
             })
         };
         run().unwrap();
+    });
+}
+
+#[test]
+fn limits_and_refusals_of_a_pool_keep_the_order() {
+    type Build = fn() -> PoolBuilder;
+    guarded(|| {
+        let builds: [Build; 4] = [
+            || Pool::builder().max_threads(1),
+            || Pool::builder().max_threads(2).parallelism(1),
+            || Pool::builder().parallelism(2).refuse_threads(|n| n % 2 == 0),
+            || Pool::builder().refuse_threads(|n| n > 2),
+        ];
+        for build in builds {
+            let run = || program(Some(&build().build().unwrap()));
+            let first = run();
+            assert_eq!((0..50).map(|_| run()).find(|other| *other != first), None, "the first run printed\n{first}");
+        }
+    });
+}
+
+// D18:
+#[test]
+fn a_virtual_run_on_a_full_pool_starves_before_the_clock_moves() {
+    virtually(|| {
+        let pool = Pool::builder().max_threads(1).build().unwrap();
+        let (start, barrier) = (now(), Barrier::new(3));
+        let ended = Mutex::new(None);
+        scope(|s| {
+            s.spawn(|| {
+                let starved = ScopeOptions::new()
+                    .pool(&pool)
+                    .inline(false)
+                    .open(|s| (0..3).for_each(|_| drop(s.spawn(|| Ok(barrier.wait().map(drop)?)))));
+                *ended.lock().unwrap() = Some((now() - start, starved.unwrap_err()));
+            });
+            // Something for the clock to move to.
+            Ok(sleep(HOUR)?)
+        })
+        .unwrap();
+        let (after, group) = ended.into_inner().unwrap().unwrap();
+        assert_eq!(group.reason().map(tassel::Reason::kind), Some(ReasonKind::Starved), "{group:?}");
+        assert_eq!(after, Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_queued_job_is_stopped_by_its_timeout_at_that_instant() {
+    virtually(|| {
+        let pool = Pool::builder().max_threads(1).build().unwrap();
+        let start = now();
+        let group = ScopeOptions::new()
+            .pool(&pool)
+            .inline(false)
+            .open(|s| {
+                s.spawn(|| Ok(sleep(HOUR)?));
+                s.job("late").timeout(SECOND).spawn(|| ());
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(group.primary().name(), "late", "{group:?}");
+        assert_eq!(now() - start, SECOND);
+    });
+}
+
+#[test]
+fn the_clock_waits_for_bound_code_that_has_not_begun() {
+    virtually(|| {
+        let start = now();
+        let begun = thread::spawn(CancelToken::current().bind(now));
+        sleep(HOUR).unwrap();
+        assert_eq!(begun.join().unwrap(), start);
+        drop(CancelToken::current().bind(now));
+        sleep(HOUR).unwrap();
+        assert_eq!(now() - start, 2 * HOUR);
+    });
+}
+
+#[test]
+fn a_callback_may_wait_in_the_run_that_calls_it() {
+    virtually(|| {
+        let (outer, woken) = (CancelToken::current(), Arc::new(Event::new()));
+        let token = CancelToken::new();
+        let set = Arc::clone(&woken);
+        let registration = token.on_cancel(move || {
+            outer.enter(|| sleep(HOUR)).unwrap();
+            set.set();
+        });
+        let start = now();
+        scope(|s| {
+            s.spawn(|| {
+                sleep(HOUR)?;
+                token.cancel();
+                Ok(())
+            });
+            Ok(woken.wait()?)
+        })
+        .unwrap();
+        assert_eq!(now() - start, 2 * HOUR);
+        drop(registration);
     });
 }
