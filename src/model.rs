@@ -23,8 +23,10 @@
 //! | `a_callback_kept_registered_runs_once` | no cancel misses it, none runs it twice | a registration that does not look |
 //! | `a_callback_of_a_closed_node_never_runs` | a close is not a cancel | effects that call for *closed* |
 //! | `the_owner_sees_everything_when_the_count_is_zero` | effects and captures are gone before the count is lowered, and the last lowering wakes | a count lowered before the closure is dropped, a relaxed count, a poke before the count |
+//! | `a_frame_stays_open_for_what_its_closures_tie` | a late spawn goes up before its spawner comes down | a count raised by whoever runs the closure |
 //! | `a_claimed_job_starts_or_is_dropped` | exactly one outcome, of runner, cancel and joiner | a drop that stores where it should exchange |
 //! | `a_job_cancelled_by_its_handle_starts_or_is_dropped` | the same for a cancel of the job's own node | as above |
+//! | `a_timeout_in_the_queue_is_on_record_when_the_scope_ends` | whoever decides records before anybody counts the job out | a record after the lock is let go |
 //! | `a_joiner_is_told_of_the_end` | outcome and joiners change under one lock | joiners taken before the outcome is there |
 //! | `work_handed_to_a_leaving_worker_is_done` | a worker that leaves and work that comes decide under one lock | a worker that leaves although it was taken |
 //! | `work_handed_to_a_sleeping_worker_is_done` | the token is kept until the worker sleeps | a worker that lies down after it has unlocked |
@@ -44,16 +46,17 @@ use crate::{
     park::{
         clock::Clock,
         seat::{Chair, Seat},
+        standstill::Party,
     },
     pool::{Pool, Source, while_blocked},
-    prim::{AtomicBool, AtomicUsize, Mutex, Ordering, tree_lock},
+    prim::{AtomicUsize, Mutex, Ordering, tree_lock},
     raw::{Face, Home, Tally, Tether, Tied, tether},
     scope::{
         core::{Core, Setup},
         job::{Ending, Job, Outcome, Queued},
     },
 };
-use loom::{model::Builder, thread};
+use loom::{model::Builder, sync::atomic::AtomicBool, thread};
 use std::{
     panic::Location,
     sync::{Arc, Weak},
@@ -80,7 +83,11 @@ fn node(parent: Option<&Arc<Node>>, also: Option<&Arc<Node>>) -> Arc<Node> {
 }
 
 fn cancel(node: &Arc<Node>) {
-    node.cancel(&Reason::new(ReasonKind::Explicit, label("model"), Instant::now()), true);
+    cancel_as(ReasonKind::Explicit, node);
+}
+
+fn cancel_as(kind: ReasonKind, node: &Arc<Node>) {
+    node.cancel(&Reason::new(kind, label("model"), Instant::now()), true);
 }
 
 /// Counts what is done, with no ordering of its own: a reader that nothing orders after it may miss it.
@@ -431,6 +438,37 @@ impl Drop for Touches<'_> {
 }
 
 #[test]
+fn a_frame_stays_open_for_what_its_closures_tie() {
+    check(|| {
+        let chair = Chair::new();
+        let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+        let cell = Plain::default();
+        let mut thread = None;
+        let result = tether::<Bare<Owner>, _>(
+            &tally,
+            |frame| {
+                let (tether, late) = (frame.0, Touches(&cell));
+                let mut first = tether.tie(move || tether.tie(move || late.touch()));
+                thread = Some(thread::spawn(move || {
+                    let second = first.run();
+                    // From here on, only the second holds the frame open.
+                    drop(first);
+                    second.unwrap().run();
+                }));
+            },
+            |_| {
+                while tally.live() > 0 {
+                    chair.park(&Clock::Real, None, 0);
+                }
+            },
+        );
+        assert!(result.is_ok());
+        assert_eq!(cell.seen(), 2);
+        thread.unwrap().join().unwrap();
+    });
+}
+
+#[test]
 fn the_owner_sees_everything_when_the_count_is_zero() {
     check(|| {
         let chair = Chair::new();
@@ -472,6 +510,7 @@ fn the_owner_sees_everything_when_the_count_is_zero() {
 enum Stop {
     Scope,
     Handle,
+    Timeout,
     Not,
 }
 
@@ -486,11 +525,11 @@ fn claim_against(stop: Stop) {
         node: Arc::clone(&node),
         pool: Arc::clone(pool.core()),
         path: Arc::clone(&path),
-        fail_fast: true,
+        fail_fast: stop != Stop::Timeout,
         inline: true,
     });
     let strand = Strand::job(Label { number: 1, ..label("job") }, &path, 1, &node, None, None);
-    if stop == Stop::Handle {
+    if matches!(stop, Stop::Handle | Stop::Timeout) {
         // Made here: loom does not know that a std cell publishes what it holds.
         strand.node();
     }
@@ -511,12 +550,17 @@ fn claim_against(stop: Stop) {
             let queued = Queued { job: Arc::clone(&job), tied };
             threads.push(thread::spawn(move || queued.run(false)));
             if stop != Stop::Not {
-                let (job, node) = (Arc::clone(&job), Arc::clone(&node));
+                let (job, node, core) = (Arc::clone(&job), Arc::clone(&node), Arc::clone(&core));
                 dropped = Some(thread::spawn(move || {
-                    cancel(if stop == Stop::Scope { &node } else { job.strand.node() });
-                    let dropped = job.drop_if_stopping();
+                    match stop {
+                        Stop::Scope => cancel(&node),
+                        Stop::Timeout => cancel_as(ReasonKind::Deadline, job.strand.node()),
+                        _ => cancel(job.strand.node()),
+                    }
+                    let dropped = job.give_up(&core);
                     // A job that is dropped says so at once, and that it never started.
-                    let never = matches!(job.outcome(), Some(Outcome::Cancelled { started: false, .. }));
+                    let outcome = job.outcome();
+                    let never = matches!(outcome, Some(Outcome::Cancelled { started: false, .. } | Outcome::Failed(_)));
                     assert!(never || !dropped);
                     dropped
                 }));
@@ -537,6 +581,8 @@ fn claim_against(stop: Stop) {
         },
     );
     assert!(result.is_ok());
+    // The scope has ended: what is not on record by now is lost.
+    let failed = core.take_leaf(job.id()).is_some();
     let ran = ran.seen();
     assert_eq!(captures.seen(), ran + 1);
     let dropped = dropped.is_some_and(|thread| thread.join().unwrap());
@@ -547,7 +593,10 @@ fn claim_against(stop: Stop) {
     for outcome in [joined, job.outcome().unwrap()] {
         match outcome {
             Outcome::Value => assert!(ran == 1 && !dropped),
-            Outcome::Cancelled { started: false, .. } => assert!(ran == 0 && stop != Stop::Not),
+            Outcome::Cancelled { started: false, .. } => {
+                assert!(ran == 0 && matches!(stop, Stop::Scope | Stop::Handle))
+            }
+            Outcome::Failed(_) => assert!(ran == 0 && failed && stop == Stop::Timeout),
             other => panic!("{other:?}"),
         }
     }
@@ -561,6 +610,11 @@ fn a_claimed_job_starts_or_is_dropped() {
 #[test]
 fn a_job_cancelled_by_its_handle_starts_or_is_dropped() {
     check(|| claim_against(Stop::Handle));
+}
+
+#[test]
+fn a_timeout_in_the_queue_is_on_record_when_the_scope_ends() {
+    check(|| claim_against(Stop::Timeout));
 }
 
 #[test]
