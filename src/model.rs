@@ -28,6 +28,7 @@
 //! | `a_job_cancelled_by_its_handle_starts_or_is_dropped` | the same for a cancel of the job's own node | as above |
 //! | `a_timeout_in_the_queue_is_on_record_when_the_scope_ends` | whoever decides records before anybody counts the job out | a record after the lock is let go |
 //! | `a_joiner_is_told_of_the_end` | outcome and joiners change under one lock | joiners taken before the outcome is there |
+//! | `of_joins_that_close_a_ring_at_once_exactly_one_is_refused` | to enter and to search is one step | a lock let go between the two |
 //! | `work_handed_to_a_leaving_worker_is_done` | a worker that leaves and work that comes decide under one lock | a worker that leaves although it was taken |
 //! | `work_handed_to_a_sleeping_worker_is_done` | the token is kept until the worker sleeps | a worker that lies down after it has unlocked |
 //! | `work_left_by_a_refused_thread_is_done` | an idle worker takes what a start that failed was for | a refusal that only undoes its reservation |
@@ -53,6 +54,7 @@ use crate::{
     raw::{Face, Home, Tally, Tether, Tied, tether},
     scope::{
         core::{Core, Setup},
+        cycle,
         job::{Ending, Job, Outcome, Queued},
     },
 };
@@ -623,6 +625,25 @@ fn a_timeout_in_the_queue_is_on_record_when_the_scope_ends() {
 #[test]
 fn a_joiner_is_told_of_the_end() {
     check(|| claim_against(Stop::Not));
+}
+
+// Joins.
+
+#[test]
+fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
+    check(|| {
+        let (node, path) = (node(None, None), Arc::from("model"));
+        let job = |number| Strand::job(Label { number, ..label("job") }, &path, number, &node, None, None);
+        let (a, b) = (job(1), job(2));
+        let other = {
+            let (a, b) = (Arc::clone(&a), Arc::clone(&b));
+            thread::spawn(move || cycle::enter(vec![b], &a))
+        };
+        let mine = cycle::enter(vec![a], &b);
+        let other = other.join().unwrap();
+        assert!(mine.is_ok() != other.is_ok());
+        assert_eq!(mine.err().or(other.err()).unwrap().len(), 2);
+    });
 }
 
 // The pool.

@@ -22,6 +22,7 @@ use crate::{
 };
 use std::{
     cell::RefCell,
+    collections::HashSet,
     fmt,
     sync::{
         Arc, OnceLock,
@@ -182,7 +183,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    fn nearest(&self) -> &Arc<Node> {
+    pub(crate) fn nearest(&self) -> &Arc<Node> {
         self.region.as_ref().unwrap_or_else(|| self.strand.nearest())
     }
 
@@ -208,6 +209,23 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
         (_, Some(look)) => look(None),
         (_, None) => unreachable!("the closure is taken only to be called"),
     }
+}
+
+/// Returns all who cannot go on before the code here does, that itself first: the strands on this thread's stack, and
+/// all their ancestors.
+pub(crate) fn chain() -> Vec<Arc<Strand>> {
+    let strands = FRAMES
+        .try_with(|frames| frames.borrow().iter().rev().map(|frame| Arc::clone(&frame.strand)).collect::<Vec<_>>());
+    let mut seen = HashSet::new();
+    let mut chain = Vec::new();
+    for strand in strands.unwrap_or_default() {
+        let mut next = Some(strand);
+        while let Some(strand) = next.filter(|strand| seen.insert(strand.id)) {
+            next = strand.parent().cloned();
+            chain.push(strand);
+        }
+    }
+    chain
 }
 
 /// Returns the innermost frame.

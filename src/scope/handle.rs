@@ -32,6 +32,7 @@ use crate::{
     raw::Tally,
     scope::{
         core::Core,
+        cycle::{self, Joining},
         job::{Job, Outcome},
     },
     wait::{self, End},
@@ -124,7 +125,8 @@ impl<V> JobHandle<'_, V> {
     /// * [`JoinError::Failed`], [`JoinError::Panicked`]: the job failed; its error will be in the scope's group.
     /// * [`JoinError::Cancelled`]: the *job* was stopped, or never started.
     /// * [`JoinError::You`]: the joiner was stopped.
-    /// * [`JoinError::WouldDeadlock`]: the job is the joiner itself, or waits for it to end.
+    /// * [`JoinError::WouldDeadlock`]: the job is the joiner itself, or waits for it, perhaps through others. Of joins that
+    ///   wait for each other, the last one gets this; a join with a time limit or a deadline ends by itself.
     ///
     /// # Examples
     ///
@@ -246,7 +248,7 @@ impl<V> JobHandle<'_, V> {
             return Ok(Some(outcome));
         }
         current::check().map_err(JoinError::You)?;
-        self.check_cycle()?;
+        self.check_ancestors()?;
         let may_run = !self.job.own_thread && self.core.may_inline();
         if limit.is_none() && may_run && self.cannot_outlast() {
             if let Some(entry) = self.core.claim_job(&self.job) {
@@ -257,6 +259,7 @@ impl<V> JobHandle<'_, V> {
                 }
             }
         }
+        let _joining = self.join_the_others(limit)?;
         let registered = Joiner { core: &self.core, job: &self.job, seat: None.into() };
         let until = match limit {
             Some(Limit::At(until)) => Some(*until),
@@ -295,7 +298,7 @@ impl<V> JobHandle<'_, V> {
     }
 
     /// Joining oneself, or whoever cannot end before oneself, can never end.
-    fn check_cycle(&self) -> Result<(), JoinError> {
+    fn check_ancestors(&self) -> Result<(), JoinError> {
         let mut strand = current::with(|frame| Some(Arc::clone(&frame?.strand)));
         let mut cycle = Vec::new();
         while let Some(here) = strand {
@@ -309,6 +312,16 @@ impl<V> JobHandle<'_, V> {
             strand = here.parent().cloned();
         }
         Ok(())
+    }
+
+    /// Enters this join with those that wait, unless it can end by itself.
+    fn join_the_others(&self, limit: Option<&Limit>) -> Result<Option<Joining>, JoinError> {
+        let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
+        if limit.is_some() || deadline.is_some() {
+            return Ok(None);
+        }
+        let joining = cycle::enter(current::chain(), &self.job.strand);
+        joining.map(Some).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `core` | what a scope's threads share: queue, running jobs, failures; its exit and its result |
 //! | `job` | one job: its state and outcome; running and sweeping it |
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
+//! | `cycle` | joins that would wait for each other |
 //! | `region` | time limits without jobs |
 //!
 //! # Does not know
@@ -14,6 +15,7 @@
 //! OS threads: the pool has them.
 
 pub(crate) mod core;
+pub(crate) mod cycle;
 pub(crate) mod handle;
 pub(crate) mod job;
 pub(crate) mod open;

@@ -424,7 +424,8 @@ fn abort_program() -> PathBuf {
     let newest = libraries.max_by_key(|file| file.metadata().and_then(|data| data.modified()).ok());
     let library = newest.expect("cargo built the library for this test").path();
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (source, program) = (folder.join("abort.rs"), folder.join("abort"));
+    let own = std::process::id(); // two runs of the tests at once
+    let (source, program) = (folder.join(format!("abort-{own}.rs")), folder.join(format!("abort-{own}")));
     let code = r#"
         fn main() {
             let group = tassel::scope(|s| {

@@ -6,6 +6,7 @@
 mod cancel;
 mod checkpoint;
 mod child;
+mod cycle;
 mod elastic;
 mod fail;
 mod join;
