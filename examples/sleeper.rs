@@ -93,8 +93,10 @@ fn step(scope: Option<&Scope<'_, '_>>, message: &str) -> io::Result<()> {
     let _turn = ONE_AT_A_TIME.lock();
     let show = |moves: bool| if moves { "True" } else { "False" };
     let picture = scope.map(snapshot::of);
-    let mut line = format!("Main[{}]", show(picture.as_ref().is_none_or(|p| p.body.is_running())));
-    for job in picture.iter().flat_map(|p| &p.jobs) {
+    // The first entry is the scope itself, and does what its body does.
+    let body = picture.as_ref().is_none_or(|picture| picture.entries[0].state.is_running());
+    let mut line = format!("Main[{}]", show(body));
+    for job in picture.iter().flat_map(snapshot::Snapshot::jobs) {
         line.extend([" ", &job.name, "[", show(job.state.is_running()), "]"]);
     }
     writeln!(io::stdout(), "{line}\n{message}\n-------------------------")

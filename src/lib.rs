@@ -54,7 +54,7 @@ pub mod sync {
 
 /// Pictures of what runs.
 pub mod snapshot {
-    pub use crate::observe::snapshot::{JobSnapshot, ScopeSnapshot, State, of};
+    pub use crate::observe::snapshot::{Entry, Kind, Snapshot, State, all, below, of};
 }
 
 /// Long chapters.

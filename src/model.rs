@@ -290,6 +290,10 @@ fn a_seat_registered_during_a_cancel_is_poked_or_refused() {
 struct Told(Plain);
 
 impl Hook for Told {
+    fn host(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {
+        self
+    }
+
     fn stopping(&self) {
         self.0.touch();
     }

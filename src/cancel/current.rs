@@ -19,20 +19,22 @@ use crate::{
         reason::{Cancelled, Label, Reason},
     },
     park::clock::Clock,
+    prim::Mutex,
 };
 use std::{
     cell::RefCell,
     collections::HashSet,
-    fmt,
+    fmt, mem,
+    panic::Location,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 /// What a strand is doing, as far as the library sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Activity {
     Running,
     Sleep,
@@ -43,9 +45,6 @@ pub(crate) enum Activity {
 }
 
 impl Activity {
-    const ALL: [Activity; 6] =
-        [Activity::Running, Activity::Sleep, Activity::Join, Activity::Exit, Activity::Barrier, Activity::Event];
-
     /// The public call that waits.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -75,7 +74,7 @@ pub(crate) struct Strand {
     /// A job's own node, made on first need; a body's is its scope's.
     own: OnceLock<Arc<Node>>,
     deadline: Option<Deadline>,
-    activity: AtomicU8,
+    waits: Mutex<Option<Waiting>>,
 }
 
 /// Gives out ids for strands, unique in the process.
@@ -119,7 +118,7 @@ impl Strand {
             base: Arc::clone(base),
             own: OnceLock::new(),
             deadline,
-            activity: AtomicU8::new(Activity::Running as u8),
+            waits: Mutex::default(),
         }
     }
 
@@ -155,12 +154,16 @@ impl Strand {
     }
 
     pub(crate) fn activity(&self) -> Activity {
-        // A number for observers: it publishes nothing.
-        Activity::ALL[usize::from(self.activity.load(Ordering::Relaxed))]
+        self.waits.lock().as_ref().map_or(Activity::Running, |waiting| waiting.activity)
     }
 
-    fn set_activity(&self, activity: Activity) -> Activity {
-        Activity::ALL[usize::from(self.activity.swap(activity as u8, Ordering::Relaxed))]
+    /// Returns what it waits for, unless it moves.
+    pub(crate) fn waits(&self) -> Option<Waiting> {
+        self.waits.lock().clone()
+    }
+
+    fn set_waits(&self, waits: Option<Waiting>) -> Option<Waiting> {
+        mem::replace(&mut *self.waits.lock(), waits)
     }
 }
 
@@ -291,24 +294,37 @@ pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Shows an activity of the current strand for as long as the result lives.
+/// What a strand waits for, as others see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) activity: Activity,
+    pub(crate) since: Instant,
+    /// Of the call that waits.
+    pub(crate) place: &'static Location<'static>,
+    /// The job that it joins.
+    pub(crate) on: Option<Arc<Strand>>,
+}
+
+/// Shows what the current strand waits for, as long as the result lives.
 #[derive(Debug)]
-pub(crate) struct Doing(Option<(Arc<Strand>, Activity)>);
+pub(crate) struct Doing(Option<(Arc<Strand>, Option<Waiting>)>);
 
 impl Doing {
-    pub(crate) fn new(activity: Activity) -> Self {
+    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<&Arc<Strand>>) -> Self {
         Doing(with(|frame| {
-            let strand = Arc::clone(&frame?.strand);
-            let before = strand.set_activity(activity);
-            Some((strand, before))
+            let frame = frame?;
+            let waiting = Waiting { activity, since: frame.clock().now(), place, on: on.cloned() };
+            let before = frame.strand.set_waits(Some(waiting));
+            Some((Arc::clone(&frame.strand), before))
         }))
     }
 }
 
 impl Drop for Doing {
     fn drop(&mut self) {
-        if let Some((strand, before)) = &self.0 {
-            strand.set_activity(*before);
+        if let Some((strand, before)) = self.0.take() {
+            let gone = strand.set_waits(before);
+            drop(gone);
         }
     }
 }

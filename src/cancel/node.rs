@@ -97,6 +97,9 @@ impl Deadline {
 pub(crate) trait Hook: Send + Sync {
     /// Must not block.
     fn stopping(&self);
+
+    /// Itself, for observers, who know what it is.
+    fn host(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// How a node was cancelled by itself.
@@ -141,6 +144,8 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     up: Option<Up>,
     also: Option<Up>,
+    /// Whether there is a scope here or above: a picture of all scopes comes by.
+    observed: bool,
     hook: OnceLock<Weak<dyn Hook>>,
     inner: Mutex<Inner>,
 }
@@ -155,6 +160,7 @@ impl Node {
         let reserve = |parent: Option<&Arc<Node>>| {
             parent.map(|node| Up { slot: node.inner.lock().children.insert(Weak::new()), node: Arc::clone(node) })
         };
+        let observed = label.what == "scope" || parents.parent.is_some_and(|parent| parent.observed);
         let node = Arc::new(Node {
             state: AtomicU32::new(if deadline.is_some() { DEADLINE } else { 0 }),
             label,
@@ -163,6 +169,7 @@ impl Node {
             deadline,
             up: reserve(parents.parent),
             also: reserve(parents.also),
+            observed,
             hook: OnceLock::new(),
             inner: Mutex::new(Inner::default()),
         });
@@ -201,6 +208,23 @@ impl Node {
         if stopping {
             self.call_hook();
         }
+    }
+
+    /// Whether there is a scope here or above.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observed
+    }
+
+    /// What has set the hook, if it is there.
+    pub(crate) fn host(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.hook.get().and_then(Weak::upgrade).map(Hook::host)
+    }
+
+    /// Those that were opened here; not those that have this node as a second parent.
+    pub(crate) fn children(self: &Arc<Self>) -> Vec<Arc<Node>> {
+        let mut children: Vec<_> = self.inner.lock().children.iter().filter_map(|(_, child)| child.upgrade()).collect();
+        children.retain(|child| child.up.as_ref().is_some_and(|up| Arc::ptr_eq(&up.node, self)));
+        children
     }
 
     fn call_hook(&self) {

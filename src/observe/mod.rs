@@ -4,4 +4,5 @@
 //!
 //! How anything is run: it only reads.
 
+mod drawing;
 pub(crate) mod snapshot;

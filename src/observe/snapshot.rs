@@ -1,16 +1,30 @@
-//! A picture of a scope at one moment: [`of`].
+//! A picture of what is alive: scopes, jobs and regions, what each does, since when and where. [`of`], [`below`], [`all`].
 //!
 //! # Promises
 //!
-//! 1. Taking one stops nobody, and takes one lock of the scope for as long as it lists the jobs.
-//! 2. A job shows from its spawn to its end, in the order of spawning.
+//! 1. Taking one stops nobody: it takes one lock of one place at a time. So it is true of each place at one moment, and of
+//!    the whole only about that time.
+//! 2. A job shows from its spawn to its end, once, below its scope, and after those spawned before it.
+//! 3. Every parent stands before its children.
+//! 4. Iterative, to take, to draw and to drop.
 //!
 //! # Does not know
 //!
 //! What jobs do; only what they wait in.
 
-use crate::{cancel::current::Activity, error::JobId, scope::open::Scope};
-use std::fmt;
+use crate::{
+    cancel::{
+        current::{Activity, Strand},
+        node::Node,
+        reason::Reason,
+        token::CancelToken,
+    },
+    error::JobId,
+    park::seat::Seat,
+    raw::Tally,
+    scope::{core::Core, job::Job, open::Scope, roots},
+};
+use std::{fmt, panic::Location, sync::Arc, time::Instant};
 
 /// What a job, or a body, does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,52 +66,204 @@ impl fmt::Display for State {
     }
 }
 
-/// One job in a [`ScopeSnapshot`].
+/// What an [`Entry`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A scope. Its state is that of its body, which after its end waits in `scope exit`.
+    Scope,
+    /// A job.
+    Job,
+    /// A region, such as `fail_after`. Its state is that of the job or body that is inside.
+    Region,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Scope => "scope",
+            Kind::Job => "job",
+            Kind::Region => "region",
+        })
+    }
+}
+
+/// One scope, job or region of a [`Snapshot`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct JobSnapshot {
-    /// Its name, or its spawn place and number.
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// The index of the entry that it belongs to: a job's is its scope, a scope's the job or region that opened it, or the
+    /// scope whose body did. `None` at the top.
+    pub parent: Option<usize>,
+    /// How many entries stand above it.
+    pub depth: usize,
+    /// Its name, or its place (and, of a job, number).
     pub name: String,
-    /// The number that its handle shows as well.
-    pub id: JobId,
+    /// Of a job, the number that its handle shows as well; of a scope, that of its body.
+    pub id: Option<JobId>,
     /// What it does.
     pub state: State,
+    /// Since when it does that, by its clock; unknown of what is queued or in a region.
+    pub since: Option<Instant>,
+    /// Where it was spawned or opened.
+    pub place: &'static Location<'static>,
+    /// Where it waits: the place of the call.
+    pub waits_at: Option<&'static Location<'static>>,
+    /// The name of the job that it joins.
+    pub waits_for: Option<String>,
+    /// The earliest deadline in force.
+    pub deadline: Option<Instant>,
+    /// Why it is to stop, if it is.
+    pub cancelled: Option<Reason>,
+    /// The name of the thread that it runs on.
+    pub thread: Option<Arc<str>>,
 }
 
-/// A scope at one moment; see [`of`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ScopeSnapshot {
-    /// Its name, or the place that opened it.
-    pub name: String,
-    /// What the body does; after its end it waits in `scope exit`.
-    pub body: State,
-    /// The jobs that are alive, in the order of spawning.
-    pub jobs: Vec<JobSnapshot>,
-}
-
-/// Takes a picture of a scope: its body and its live jobs.
+/// A picture of what was alive at one moment: see [`of`], [`below`], [`all`].
 ///
-/// From any thread, at any time; stops nobody. A job whose thread runs another one inline is *waiting*, the inline one
-/// *running*.
+/// The entries are plain data, each parent before its children. `Display` draws the tree, with at most 200 lines: what many
+/// jobs do is counted.
 ///
 /// # Examples
 ///
 /// ```
+/// use tassel::snapshot::{self, Kind};
 /// tassel::scope(|s| {
-///     let picture = tassel::snapshot::of(s);
-///     assert!(picture.body.is_running() && picture.jobs.is_empty());
+///     s.job("a").spawn(|| Ok(tassel::sleep(std::time::Duration::from_millis(1))?));
+///     let picture = snapshot::of(s);
+///     assert!(picture.entries[0].kind == Kind::Scope && picture.entries[0].state.is_running());
+///     assert!(picture.jobs().all(|job| job.name == "a"));
 ///     Ok(())
 /// })?;
 /// # Ok::<(), tassel::ErrorGroup>(())
 /// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When it was taken, by the clock of the caller.
+    pub taken: Instant,
+    /// What was alive.
+    pub entries: Vec<Entry>,
+}
+
+impl Snapshot {
+    /// Returns the jobs of the first scope, in the order of their spawning.
+    pub fn jobs(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.kind == Kind::Job && entry.parent == Some(0))
+    }
+}
+
+/// Takes a picture of a scope and all that is below it.
+///
+/// From any thread, at any time; stops nobody. A job whose thread runs another one inline is *waiting*, the inline one
+/// *running*.
 #[must_use]
-pub fn of(scope: &Scope<'_, '_>) -> ScopeSnapshot {
-    let core = scope.core();
-    let jobs = core.alive().into_iter().map(|job| JobSnapshot {
-        name: job.strand.label.name().to_string(),
-        id: job.id(),
-        state: if job.has_started() { State::of(job.strand.activity()) } else { State::Queued },
-    });
-    ScopeSnapshot { name: core.label().name().to_string(), body: State::of(core.body.activity()), jobs: jobs.collect() }
+pub fn of(scope: &Scope<'_, '_>) -> Snapshot {
+    take(vec![What::Scope(Arc::clone(scope.core()))])
+}
+
+/// Takes a picture of the scopes and regions below a token: those opened in code that it was entered or bound for, or, of
+/// the token of a scope or job, all that stands there.
+#[must_use]
+pub fn below(token: &CancelToken) -> Snapshot {
+    take(vec![What::At(Arc::clone(token.node()), None)])
+}
+
+/// Takes a picture of all scopes of the process.
+///
+/// Regions outside of any scope do not show.
+#[must_use]
+pub fn all() -> Snapshot {
+    take(roots::all().into_iter().map(What::Scope).collect())
+}
+
+/// What is still to be looked at.
+enum What {
+    Scope(Arc<Tally<Core>>),
+    Job(Arc<Tally<Core>>, Arc<Job>),
+    /// A place in the tree, and the line of code that stands there.
+    At(Arc<Node>, Option<Arc<Strand>>),
+}
+
+fn take(first: Vec<What>) -> Snapshot {
+    let mut snapshot = Snapshot { taken: crate::wait::time::now(), entries: Vec::new() };
+    let mut todo: Vec<(Option<usize>, What)> = first.into_iter().rev().map(|what| (None, what)).collect();
+    while let Some((parent, what)) = todo.pop() {
+        let depth = parent.map_or(0, |parent| snapshot.entries[parent].depth + 1);
+        let mut below: Vec<What> = Vec::new();
+        let entry = match what {
+            What::Scope(core) => {
+                below.extend(children(&core.node, Some(&core.body)));
+                below.extend(core.alive().into_iter().map(|job| What::Job(Arc::clone(&core), job)));
+                let body = &core.body;
+                let entry = Entry { parent, depth, ..entry(Kind::Scope, &core.node, Some(body)) };
+                let since = entry.since.or(Some(core.opened));
+                Some(Entry { id: Some(JobId::new(body.id)), since, thread: name_of(core.seat()), ..entry })
+            }
+            What::Job(core, job) => {
+                let strand = &job.strand;
+                if let Some(own) = strand.own() {
+                    below.extend(children(own, Some(strand)));
+                }
+                let entry = Entry { parent, depth, ..entry(Kind::Job, strand.nearest(), Some(strand)) };
+                let entry = match job.started() {
+                    Some(started) => Entry { since: entry.since.or(Some(started)), ..entry },
+                    None => Entry { state: State::Queued, ..entry },
+                };
+                let thread = job.seat().and_then(name_of);
+                let name = strand.label.name().to_string();
+                drop(core);
+                Some(Entry { id: Some(job.id()), name, place: strand.label.place, thread, ..entry })
+            }
+            What::At(node, strand) => {
+                if let Some(core) = node.host().and_then(|host| host.downcast::<Tally<Core>>().ok()) {
+                    todo.push((parent, What::Scope(core)));
+                    continue;
+                }
+                below.extend(children(&node, strand.as_ref()));
+                let is_region = strand.is_some() && node.label().what == "region";
+                is_region.then(|| Entry { parent, depth, since: None, ..entry(Kind::Region, &node, strand.as_ref()) })
+            }
+        };
+        let above = match entry {
+            Some(entry) => {
+                snapshot.entries.push(entry);
+                Some(snapshot.entries.len() - 1)
+            }
+            None => parent, // a token, or the root of a virtual run
+        };
+        todo.extend(below.into_iter().rev().map(|what| (above, what)));
+    }
+    snapshot
+}
+
+/// What hangs below `node` in the tree, but for jobs, which their scope lists.
+fn children(node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> impl Iterator<Item = What> {
+    let places = node.children().into_iter().filter(|child| child.label().what != "job");
+    places.map(move |child| What::At(child, strand.cloned())).collect::<Vec<_>>().into_iter()
+}
+
+fn entry(kind: Kind, node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> Entry {
+    let waits = strand.and_then(|strand| strand.waits());
+    Entry {
+        kind,
+        parent: None,
+        depth: 0,
+        name: node.label().name().to_string(),
+        id: None,
+        state: State::of(waits.as_ref().map_or(Activity::Running, |waits| waits.activity)),
+        since: waits.as_ref().map(|waits| waits.since),
+        place: node.label().place,
+        waits_at: waits.as_ref().map(|waits| waits.place),
+        waits_for: waits.and_then(|waits| Some(waits.on?.label.name().to_string())),
+        deadline: node.deadline(),
+        cancelled: node.reason(),
+        thread: None,
+    }
+}
+
+fn name_of(seat: &Arc<Seat>) -> Option<Arc<str>> {
+    seat.thread.clone()
 }

@@ -54,6 +54,8 @@ const POKED: u8 = 3;
 pub(crate) struct Seat {
     /// Unique in the process.
     pub(crate) id: u64,
+    /// The name of its thread, if it has one.
+    pub(crate) thread: Option<Arc<str>>,
     state: AtomicU8,
     /// How often its thread has parked: two equal readings around a set of looks show that it stayed parked.
     parks: AtomicU64,
@@ -141,6 +143,7 @@ impl Chair {
         let parker = Parker::new();
         let seat = Arc::new(Seat {
             id: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            thread: std::thread::current().name().map(Arc::from),
             state: AtomicU8::new(RUNNING),
             parks: AtomicU64::new(0),
             wait: Mutex::new(Wait::Open),

@@ -40,6 +40,7 @@ use crate::{
     wait,
 };
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     fmt, ptr,
     sync::{
@@ -141,6 +142,11 @@ impl Core {
 
     pub(crate) fn label(&self) -> &Label {
         self.node.label()
+    }
+
+    /// The seat of the thread that opened it.
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.owner
     }
 
     /// Gives out the number of the next job, from 1.
@@ -412,7 +418,7 @@ impl Tally<Core> {
         if self.live() == 0 {
             return;
         }
-        let _doing = Doing::new(Activity::Exit);
+        let _doing = Doing::new(Activity::Exit, self.label().place, None);
         let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
         with_chair(|chair| {
             let key = self.node.add_seat(chair.seat()).ok();
@@ -463,6 +469,10 @@ impl Hook for Tally<Core> {
         if queued {
             self.ask();
         }
+    }
+
+    fn host(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 }
 

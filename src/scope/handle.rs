@@ -19,7 +19,7 @@
 
 use crate::{
     cancel::{
-        current::{self, Activity},
+        current::{self, Activity, Doing},
         reason::ReasonKind,
         token,
     },
@@ -35,7 +35,7 @@ use crate::{
         cycle::{self, Joining},
         job::{Job, Outcome},
     },
-    wait::{self, End},
+    wait::{self, Call, End},
 };
 use std::{
     any::Any,
@@ -139,8 +139,9 @@ impl<V> JobHandle<'_, V> {
     /// assert_eq!(sum, 3);
     /// # Ok::<(), tassel::ErrorGroup>(())
     /// ```
+    #[track_caller]
     pub fn join(self) -> Result<V, JoinError> {
-        match self.wait_for_end(None) {
+        match self.wait_for_end(None, Location::caller()) {
             Ok(Some(outcome)) => self.claim(outcome),
             Ok(None) => Err(JoinError::WouldDeadlock { cycle: Vec::new() }), // no time limit, so not reached
             Err(error) => Err(error),
@@ -169,11 +170,12 @@ impl<V> JobHandle<'_, V> {
     /// # Errors
     ///
     /// The outer error is the handle, after the timeout; the inner ones are those of [`join`](JobHandle::join).
+    #[track_caller]
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<V, JoinError>, Self> {
         // A timeout beyond the clock is as good as none, but for the inline run that it still forbids.
         let until = current::clock().after(timeout);
         let until = until.map_or(Limit::Never, Limit::At);
-        match self.wait_for_end(Some(&until)) {
+        match self.wait_for_end(Some(&until), Location::caller()) {
             Ok(Some(outcome)) => Ok(self.claim(outcome)),
             Ok(None) => Err(self),
             Err(error) => Ok(Err(error)),
@@ -243,7 +245,11 @@ impl<V> JobHandle<'_, V> {
     }
 
     /// `Ok(None)`: the limit passed.
-    fn wait_for_end(&self, limit: Option<&Limit>) -> Result<Option<Outcome>, JoinError> {
+    fn wait_for_end(
+        &self,
+        limit: Option<&Limit>,
+        place: &'static Location<'static>,
+    ) -> Result<Option<Outcome>, JoinError> {
         if let Some(outcome) = self.look() {
             return Ok(Some(outcome));
         }
@@ -252,7 +258,7 @@ impl<V> JobHandle<'_, V> {
         let may_run = !self.job.own_thread && self.core.may_inline();
         if limit.is_none() && may_run && self.cannot_outlast() {
             if let Some(entry) = self.core.claim_job(&self.job) {
-                let _doing = current::Doing::new(Activity::Join);
+                let _doing = Doing::new(Activity::Join, place, Some(&self.job.strand));
                 entry.run(true);
                 if let Some(outcome) = self.look() {
                     return Ok(Some(outcome));
@@ -265,8 +271,10 @@ impl<V> JobHandle<'_, V> {
             Some(Limit::At(until)) => Some(*until),
             Some(Limit::Never) | None => None,
         };
-        let wait = Wait::For(Arc::new(JoinOf { core: Arc::clone(&self.core), job: Arc::clone(&self.job) }));
-        let ended = wait::wait(Activity::Join, &wait, until, |seat| {
+        let ends = JoinOf { core: Arc::clone(&self.core), job: Arc::clone(&self.job) };
+        let strand = Arc::clone(&self.job.strand);
+        let call = Call { activity: Activity::Join, place, on: Some(strand), ends: Wait::For(Arc::new(ends)) };
+        let ended = wait::wait(&call, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {
                 return Some(outcome);

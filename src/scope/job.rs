@@ -112,6 +112,11 @@ impl Job {
         self.started.get().is_some()
     }
 
+    /// When its code began.
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.started.get().copied()
+    }
+
     /// Returns the seat of the thread that has claimed it.
     pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
         self.seat.get()

@@ -8,6 +8,7 @@
 //! | `job` | one job: its state and outcome; running and sweeping it |
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
 //! | `cycle` | joins that would wait for each other |
+//! | `roots` | the scopes that stand below no other |
 //! | `region` | time limits without jobs |
 //!
 //! # Does not know
@@ -21,3 +22,4 @@ pub(crate) mod job;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod region;
+pub(crate) mod roots;

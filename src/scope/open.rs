@@ -25,6 +25,7 @@ use crate::{
         handle::{JobHandle, Slot},
         job::{Ending, Job, Queued, thread_name},
         options::{OnFailure, OnPanic, ScopeOptions},
+        roots::Listed,
     },
 };
 use std::{
@@ -203,7 +204,8 @@ impl ScopeOptions {
         let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);
-        Ok(Open { core, inlined })
+        let listed = (!here.is_some_and(|here| here.is_observed())).then(|| Listed::new(&core));
+        Ok(Open { core, inlined, _listed: listed })
     }
 }
 
@@ -231,6 +233,7 @@ fn refused(label: &Label, reason: Reason) -> ErrorGroup {
 struct Open {
     core: Arc<Tally<Core>>,
     inlined: u32,
+    _listed: Option<Listed>,
 }
 
 impl Open {

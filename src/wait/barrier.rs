@@ -19,7 +19,7 @@ use crate::{
     cancel::{current::Activity, reason::Cancelled},
     park::{seat::Seat, standstill::Wait},
     prim::Mutex,
-    wait::{self, End},
+    wait::{self, Call, End},
 };
 use slab::Slab;
 use std::{fmt, mem, sync::Arc};
@@ -79,10 +79,11 @@ impl Barrier {
     /// assert!(barrier.wait()?);
     /// # Ok::<(), tassel::Cancelled>(())
     /// ```
+    #[track_caller]
     pub fn wait(&self) -> Result<bool, Cancelled> {
         // The generation of our arrival and its key there.
         let mut arrival = None;
-        let waited = wait::wait(Activity::Barrier, &Wait::Closed, None, |seat| {
+        let waited = wait::wait(&Call::new(Activity::Barrier, Wait::Closed), None, |seat| {
             let mut state = self.state.lock();
             if let Some((generation, _)) = arrival {
                 return (state.generation != generation).then_some(false);

@@ -21,7 +21,7 @@ use crate::{
     },
     park::{seat::Seat, standstill::Wait},
     prim::Mutex,
-    wait::{self, End},
+    wait::{self, Call, End},
 };
 use slab::Slab;
 use std::{
@@ -97,6 +97,7 @@ impl Event {
     /// # Errors
     ///
     /// Returns [`Cancelled`] if the code here is to stop.
+    #[track_caller]
     pub fn wait(&self) -> Result<(), Cancelled> {
         self.wait_to(None).map(drop)
     }
@@ -123,14 +124,16 @@ impl Event {
     /// assert!(event.wait_timeout(Duration::from_millis(1))?);
     /// # Ok::<(), tassel::Cancelled>(())
     /// ```
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Cancelled> {
         self.wait_to(current::clock().after(timeout))
     }
 
+    #[track_caller]
     fn wait_to(&self, until: Option<Instant>) -> Result<bool, Cancelled> {
         // The count at our arrival and our key.
         let mut arrival = None;
-        let waited = wait::wait(Activity::Event, &Wait::Closed, until, |seat| {
+        let waited = wait::wait(&Call::new(Activity::Event, Wait::Closed), until, |seat| {
             let mut state = self.state.lock();
             if let Some((sets, _)) = arrival {
                 return (state.sets != sets).then_some(());

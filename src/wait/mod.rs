@@ -28,7 +28,7 @@ pub(crate) mod time;
 
 use crate::{
     cancel::{
-        current::{self, Activity, Doing},
+        current::{self, Activity, Doing, Strand},
         node::Node,
         reason::Cancelled,
     },
@@ -39,7 +39,31 @@ use crate::{
     },
     pool,
 };
-use std::{sync::Arc, time::Instant};
+use std::{panic::Location, sync::Arc, time::Instant};
+
+/// A blocking call, as others see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) activity: Activity,
+    pub(crate) place: &'static Location<'static>,
+    /// The job that is joined.
+    pub(crate) on: Option<Arc<Strand>>,
+    /// What ends it, besides a limit and a stop.
+    pub(crate) ends: Wait,
+}
+
+impl Call {
+    /// A call of the user's, at the place of the caller.
+    #[track_caller]
+    pub(crate) fn new(activity: Activity, ends: Wait) -> Self {
+        Call { activity, place: Location::caller(), on: None, ends }
+    }
+
+    /// Shows it.
+    pub(crate) fn doing(&self) -> Doing {
+        Doing::new(self.activity, self.place, self.on.as_ref())
+    }
+}
 
 /// Why a wait ended without what it waited for.
 #[derive(Debug)]
@@ -97,8 +121,7 @@ impl Drop for Registered<'_> {
 ///
 /// `look` gets the seat that it may enter somewhere. To take it out again after an `Err` is up to the caller.
 pub(crate) fn wait<T>(
-    activity: Activity,
-    wait: &Wait,
+    call: &Call,
     until: Option<Instant>,
     mut look: impl FnMut(&Arc<Seat>) -> Option<T>,
 ) -> Result<T, End> {
@@ -107,7 +130,7 @@ pub(crate) fn wait<T>(
         if let Some(value) = look(chair.seat()) {
             return Ok(value);
         }
-        let _doing = Doing::new(activity);
+        let _doing = call.doing();
         let clock = current::clock();
         let node = current::node();
         let node = node.as_ref();
@@ -124,7 +147,7 @@ pub(crate) fn wait<T>(
             if until.is_some_and(|until| until <= clock.now()) {
                 return Err(End::TimedOut);
             }
-            park(chair, wait, earliest);
+            park(chair, &call.ends, earliest);
         }
     })
 }
@@ -212,7 +235,7 @@ mod tests {
         let node = node(None);
         cancel(&node);
         let _frame = stand(&node);
-        let waited = wait(Activity::Event, &Wait::Closed, None, |_| -> Option<()> { panic!("it looked") });
+        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| -> Option<()> { panic!("it looked") });
         assert!(matches!(waited, Err(End::Stopped(_))));
     }
 
@@ -221,7 +244,7 @@ mod tests {
         let node = node(Some(LONG));
         let _frame = stand(&node);
         let looks = Cell::new(0);
-        let waited = wait(Activity::Event, &Wait::Closed, None, |_| {
+        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
             looks.set(looks.get() + 1);
             Some(7)
         });
@@ -234,7 +257,7 @@ mod tests {
         let node = node(None);
         let _frame = stand(&node);
         let looks = Cell::new(0);
-        let waited = wait(Activity::Event, &Wait::Closed, None, |_| {
+        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
             looks.set(looks.get() + 1);
             cancel(&node);
             (looks.get() == 2).then_some(())
@@ -246,7 +269,7 @@ mod tests {
     fn a_stop_wins_over_the_own_limit() {
         let node = node(None);
         let _frame = stand(&node);
-        let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now()), |_| {
+        let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now()), |_| {
             cancel(&node);
             None::<()>
         });
@@ -256,7 +279,7 @@ mod tests {
     #[test]
     fn the_own_limit_ends_a_wait_also_outside_any_scope() {
         soon(|| {
-            let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now() + SHORT), |_| None::<()>);
+            let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now() + SHORT), |_| None::<()>);
             assert!(matches!(waited, Err(End::TimedOut)));
         });
     }
@@ -266,7 +289,7 @@ mod tests {
         soon(|| {
             let node = node(Some(SHORT));
             let _frame = stand(&node);
-            let waited = wait(Activity::Event, &Wait::Closed, Some(Instant::now() + LONG), |_| None::<()>);
+            let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now() + LONG), |_| None::<()>);
             let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
             assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
             assert!(node.is_stopping());
@@ -282,7 +305,7 @@ mod tests {
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
                     let _frame = stand(&node);
-                    wait(Activity::Event, &Wait::Closed, None, |mine| {
+                    wait(&Call::new(Activity::Event, Wait::Closed), None, |mine| {
                         *seat.lock() = Some(Arc::clone(mine));
                         None::<()>
                     })
@@ -304,7 +327,7 @@ mod tests {
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
                     let _frame = stand(&node);
-                    wait(Activity::Join, &Wait::Closed, None, |mine| {
+                    wait(&Call::new(Activity::Join, Wait::Closed), None, |mine| {
                         *seat.lock() = Some(Arc::clone(mine));
                         None::<()>
                     })
@@ -324,7 +347,7 @@ mod tests {
         let strand = current::frame().map(|frame| frame.strand);
         let shown = || strand.as_ref().map(|strand| strand.activity());
         let looks = Cell::new(0);
-        let waited = wait(Activity::Barrier, &Wait::Closed, None, |_| {
+        let waited = wait(&Call::new(Activity::Barrier, Wait::Closed), None, |_| {
             looks.set(looks.get() + 1);
             (looks.get() == 2).then(shown).flatten()
         });
@@ -354,7 +377,7 @@ mod tests {
             move || called.store(current::frame().is_none(), Ordering::Relaxed)
         }));
         let _frame = stand(&inner);
-        assert!(wait(Activity::Event, &Wait::Closed, None, |_| None::<()>).is_err());
+        assert!(wait(&Call::new(Activity::Event, Wait::Closed), None, |_| None::<()>).is_err());
         assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
     }
 }

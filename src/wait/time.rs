@@ -17,7 +17,7 @@ use crate::{
     },
     park::{seat::with_chair, standstill::Wait},
     pool,
-    wait::{self, End},
+    wait::{self, Call, End},
 };
 use std::{
     thread,
@@ -60,6 +60,7 @@ pub fn now() -> Instant {
 /// tassel::sleep(Duration::from_millis(1))?;
 /// # Ok::<(), tassel::Cancelled>(())
 /// ```
+#[track_caller]
 pub fn sleep(duration: Duration) -> Result<(), Cancelled> {
     sleep_to(current::clock().after(duration))
 }
@@ -88,16 +89,18 @@ pub fn sleep(duration: Duration) -> Result<(), Cancelled> {
 /// }
 /// # Ok::<(), tassel::Cancelled>(())
 /// ```
+#[track_caller]
 pub fn sleep_until(instant: Instant) -> Result<(), Cancelled> {
     sleep_to(Some(instant))
 }
 
 /// `None`: until cancelled.
+#[track_caller]
 fn sleep_to(until: Option<Instant>) -> Result<(), Cancelled> {
     if until.is_some_and(|until| until <= now()) {
         return wait::enter();
     }
-    match wait::wait(Activity::Sleep, &Wait::Open, until, |_| None::<()>) {
+    match wait::wait(&Call::new(Activity::Sleep, Wait::Open), until, |_| None::<()>) {
         Ok(()) | Err(End::TimedOut) => Ok(()),
         Err(End::Stopped(stop)) => Err(stop),
     }

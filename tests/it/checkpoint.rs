@@ -99,9 +99,9 @@ fn a_scope_forgets_its_finished_jobs() {
             for _ in 0..1000 {
                 s.spawn(|| Ok(sleep(HOUR)?));
             }
-            assert_eq!(snapshot::of(s).jobs.len(), 1000);
+            assert_eq!(snapshot::of(s).jobs().count(), 1000);
             sleep(2 * HOUR)?;
-            assert_eq!(snapshot::of(s).jobs.len(), 0);
+            assert_eq!(snapshot::of(s).jobs().count(), 0);
             Ok(())
         })
         .unwrap();

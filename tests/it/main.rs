@@ -13,6 +13,7 @@ mod join;
 mod messages;
 mod panic;
 mod sleeper;
+mod snapshot;
 mod spawn;
 mod stress;
 mod table_absorb;

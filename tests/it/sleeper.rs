@@ -163,7 +163,7 @@ fn a_job_is_in_the_picture_from_its_spawn_to_its_end() {
         for run in 0..200 {
             let pictures = Mutex::new(Vec::new());
             let look = |s: &Scope<'_, '_>| {
-                let names = snapshot::of(s).jobs.into_iter().map(|job| job.name).collect::<Vec<_>>().join(" ");
+                let names = snapshot::of(s).jobs().map(|job| job.name.clone()).collect::<Vec<_>>().join(" ");
                 pictures.lock().unwrap().push(names);
             };
             let look = &look;

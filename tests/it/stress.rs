@@ -875,7 +875,7 @@ fn same(one: &Key, other: &Key) -> bool {
 }
 
 /// Runs the program of a seed; returns its trace, in virtual time.
-fn round(seed: u64, virtually: bool) -> Vec<String> {
+pub(crate) fn round(seed: u64, virtually: bool) -> Vec<String> {
     let mut rng = seeded_rng(seed);
     let limited = rng.chance(30);
     // Jobs that insist on a thread of their own, where there may be none, are starved (D18).

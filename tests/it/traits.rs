@@ -8,7 +8,7 @@ use tassel::{
     pool::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError},
     region::TimedOut,
     scope,
-    snapshot::{JobSnapshot, ScopeSnapshot, State},
+    snapshot::{Entry, Kind, Snapshot, State},
     sync::{Barrier, Event},
     testing::Deadlock,
 };
@@ -34,8 +34,9 @@ fn public_types_are_shared_between_threads() {
         shared::<Barrier>();
         shared::<Event>();
         shared::<Leaf>();
-        shared::<JobSnapshot>();
-        shared::<ScopeSnapshot>();
+        shared::<Snapshot>();
+        shared::<Entry>();
+        shared::<Kind>();
         shared::<State>();
         shared::<Scope<'_, '_>>();
         // `OnCancel` and receivers go to another thread; whether they are shared is not promised.
