@@ -72,7 +72,8 @@ impl Failure {
         match self {
             Failure::Error(error) => chain(Some(&**error), &|_| None).into(),
             Failure::Stopped(stop) => stop.to_string().into(),
-            Failure::TimedOut(error) => error.to_string().into(),
+            // Who it was stands before it.
+            Failure::TimedOut(error) => format!("timed out: {}", error.reason()).into(),
             Failure::Panic(payload) => match payload.downcast_ref::<ErrorGroup>() {
                 Some(group) => format!("{group:#}").into(),
                 None => payload_text(&**payload).into(),
@@ -169,6 +170,15 @@ impl Leaf {
         }
     }
 
+    /// Its error with all causes, as it stands behind who failed and how.
+    fn causes<'e>(&'e self, instead: &dyn Fn(&'e JoinError) -> Option<String>) -> String {
+        match self.cause() {
+            // Its text would say once more who timed out.
+            Cause::TimedOut(error) => error.reason().to_string(),
+            _ => chain(self.source(), instead),
+        }
+    }
+
     /// Its line of a tree.
     fn line(&self, text: &str) -> String {
         let origin = self.origin();
@@ -180,7 +190,7 @@ impl Leaf {
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", Who(self.origin()), self.how())?;
-        if f.alternate() { f.write_str(&because(&chain(self.source(), &|_| None))) } else { Ok(()) }
+        if f.alternate() { f.write_str(&because(&self.causes(&|_| None))) } else { Ok(()) }
     }
 }
 
@@ -302,9 +312,9 @@ impl fmt::Display for ErrorGroup {
             return Ok(());
         }
         let causes = match first {
-            Child::Leaf(leaf) => chain(leaf.source(), &|_| None),
+            Child::Leaf(leaf) => leaf.causes(&|_| None),
             // Which job of the inner scope was first has not been said.
-            Child::Group(sub) => chain(Some(sub.group().primary()), &|_| None),
+            Child::Group(sub) => format!("{:#}", sub.group().primary()),
         };
         f.write_str(&because(&causes))
     }
@@ -443,7 +453,7 @@ impl<'g> Tree<'g> {
     }
 
     fn causes(&self, leaf: &Leaf) -> String {
-        chain(leaf.source(), &|join| {
+        leaf.causes(&|join| {
             let (id, name, how) = match join {
                 JoinError::Failed { id, name, .. } => (id, name, "failed"),
                 JoinError::Panicked { id, name, .. } => (id, name, "panicked"),

@@ -94,6 +94,30 @@ fn a_join_error_names_the_job_and_what_became_of_it() {
     });
 }
 
+// D23:
+#[test]
+fn a_job_that_timed_out_is_named_once_in_each_text() {
+    virtually(|| {
+        let group = ScopeOptions::new().name("s").open(|s| {
+            let slow = s.job("slow").timeout(HOUR).spawn(|| Ok(sleep(10 * HOUR)?));
+            let told = slow.join().unwrap_err().to_string();
+            assert_eq!(plain(&told), "job `slow` failed: timed out: deadline of 3600s (FILE)");
+            Ok(())
+        });
+        let group = group.unwrap_err();
+        assert_eq!(
+            plain(&format!("{group:#}")),
+            "scope `s`: 1 of 1 job failed; first: job `slow` timed out: deadline of 3600s (FILE)"
+        );
+        assert_eq!(
+            plain(&format!("{group:?}")),
+            "scope `s` (FILE): 1 of 1 job failed\n\
+             └─ job `slow` (FILE) timed out after 3600s: deadline of 3600s (FILE)"
+        );
+        assert_eq!(plain(&format!("{:#}", group.primary())), "job `slow` timed out: deadline of 3600s (FILE)");
+    });
+}
+
 // S51, D26:
 #[test]
 fn a_stop_says_what_was_stopped_why_and_where() {
