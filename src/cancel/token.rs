@@ -166,7 +166,6 @@ impl CancelToken {
     /// and after all waiters have been told; a panic in it is isolated. It must be short. It is not called for a scope
     /// or region that is merely left. Dropping the result unregisters the callback; afterwards it is not running,
     /// unless it is dropped inside the callback itself.
-    #[must_use = "dropping the registration unregisters the callback"]
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) -> OnCancel {
         OnCancel { _registration: self.node.on_cancel(Box::new(callback)) }
     }

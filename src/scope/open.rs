@@ -39,9 +39,19 @@ use std::{
 /// What a body or a job may return: [`anyhow::Result<T>`] or `()`.
 ///
 /// Sealed. A closure that never returns (`|| panic!()`) will do as well.
+///
+/// The type of the error is fixed, so that `?` takes every error and a closure needs no annotation. What to write where
+/// the compiler complains all the same:
+///
+/// | it says | write |
+/// |---|---|
+/// | `the trait Return is not implemented for Result<_, E>` | `Ok(call()?)` instead of `call()` |
+/// | ``cannot use the `?` operator in a closure that returns `()` `` | `Ok(())` at the end |
+/// | ``cannot use the `?` operator in a closure that returns `!` ``: a loop that only `?` leaves | <code>\|\| -> tassel::Result<()> { loop { .. } }</code> |
+/// | `type annotations needed`: the closure only ever fails | <code>\|\| -> tassel::Result<()> { Err(..) }</code> |
 #[diagnostic::on_unimplemented(
     message = "a job or a scope's body returns `tassel::Result<T>` or `()`, not `{Self}`",
-    note = "end the closure with `Ok(value)`, and use `?` for errors",
+    note = "end the closure with `Ok(value)`, and use `?` for errors: a call with an error type of its own is `Ok(call()?)`",
     note = "where nothing fixes the type, as in a loop that only `?` leaves, write `|| -> tassel::Result<()> {{ .. }}`"
 )]
 pub trait Return: sealed::Sealed {
@@ -90,6 +100,8 @@ impl<R> Output for fn() -> R {
     type Output = R;
 }
 
+#[doc(hidden)]
+#[diagnostic::do_not_recommend]
 impl Return for Never {
     type Value = Never;
 
@@ -292,6 +304,28 @@ impl Face for ScopeFace {
 ///
 /// Made by [`scope`] and [`ScopeOptions::open`]. The lifetimes are those of [`std::thread::Scope`]: `'scope` is that of
 /// the scope, `'env` that of what it may borrow.
+///
+/// # Examples
+///
+/// A function that spawns takes `&'scope Scope<'scope, '_>`, and borrows for `'scope` what its jobs need:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+/// use tassel::Scope;
+///
+/// fn count<'scope>(s: &'scope Scope<'scope, '_>, depth: u32, calls: &'scope AtomicU32) {
+///     calls.fetch_add(1, Relaxed);
+///     if depth > 0 {
+///         s.spawn(move || count(s, depth - 1, calls));
+///         s.spawn(move || count(s, depth - 1, calls));
+///     }
+/// }
+///
+/// let calls = AtomicU32::new(0);
+/// tassel::scope(|s| count(s, 3, &calls))?;
+/// assert_eq!(calls.into_inner(), 15);
+/// # Ok::<(), tassel::ErrorGroup>(())
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     tether: Tether<'scope, 'env, Core>,
 }
@@ -304,9 +338,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// Spawns a job that ends before this scope does.
     ///
     /// The job starts on an idle worker, or waits in the queue until a worker or the scope's own thread takes it. Where
-    /// the system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope,
-    /// and may spawn more jobs into it. It belongs to the scope, not to the place of this call: a region around the
+    /// the system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope
+    /// (so not a local of the body: move that in), and may spawn more jobs into it. It belongs to the scope, not to the place of this call: a region around the
     /// call does not stop it; use [`job`](Scope::job)`(..).timeout(..)`, or a scope inside the region.
+    ///
+    /// A job that waits in a call of this library lets another worker start at once. One that waits elsewhere, in a read
+    /// of a socket, a lock of std or for a child process, looks busy: where as many of these run as the pool's parallelism
+    /// says, the next job waits until one of them ends, or for a tenth of a second and more. Spawn such jobs with
+    /// [`own_thread`](JobBuilder::own_thread), which starts them at once.
     ///
     /// Dropping the returned handle does not detach the job. Its value is then dropped by the worker, and its failure
     /// still counts.
@@ -378,7 +417,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// assert_eq!(answer, 42);
     /// # Ok::<(), tassel::ErrorGroup>(())
     /// ```
-    #[must_use = "a job is spawned by `spawn`"]
     pub fn job(&'scope self, name: impl AsRef<str>) -> JobBuilder<'scope, 'env> {
         JobBuilder::new(self, Some(name.as_ref().into()))
     }
@@ -414,7 +452,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
     /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
-    #[must_use = "dropping the registration unregisters the callback"]
     pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
         let mut tied = self.tether.tie(callback);
         let run = move || {
@@ -526,7 +563,8 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
     /// Has the job run on a worker, never on the thread of the scope's opener or of a joiner, and at once, even if as
     /// many workers run as the pool's parallelism allows.
     ///
-    /// For jobs that compute for long or use thread-locals.
+    /// For jobs that block outside this library, such as in a read of a socket, for those that compute for long, and for
+    /// those that use thread-locals.
     pub fn own_thread(mut self) -> Self {
         self.own_thread = true;
         self

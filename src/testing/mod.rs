@@ -1,17 +1,16 @@
 //! Virtual time for tests: programs that sleep for hours run in milliseconds, in the same order each time.
 //!
-//! Needs the feature `testing`. A run is a root node with a clock of its own; all code below it, on whatever thread, moves by
-//! turns.
-//!
-//! # Promises
-//!
-//! 1. The run is over when the call returns, also by a panic: its node is closed, the baton handed on.
-//! 2. A cancel from outside reaches in; a deadline from outside is of another clock and does not.
-//! 3. A deadlock cancels the whole run, once, and is the result, whatever the code made of it.
-//!
-//! # Does not know
-//!
-//! How turns are given: that is the run's, in `park/virtual_run.rs`.
+//! Needs the feature `testing`; enable it for `[dev-dependencies]` only. All code of a run, on whatever thread, has its
+//! clock and moves by turns.
+
+// Promises:
+//
+// 1. The run is over when the call returns, also by a panic: its node is closed, the baton handed on.
+// 2. A cancel from outside reaches in; a deadline from outside is of another clock and does not.
+// 3. A deadlock cancels the whole run, once, and is the result, whatever the code made of it.
+//
+// A run is a root node with a clock of its own. Does not know how turns are given: that is the run's, in
+// `park/virtual_run.rs`.
 
 use crate::{
     cancel::{
