@@ -61,6 +61,8 @@ pub mod snapshot {
 pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
+    #[doc = include_str!("../docs/recipes.md")]
+    pub mod recipes {}
 }
 
 #[cfg(doctest)]

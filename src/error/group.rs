@@ -558,6 +558,9 @@ impl ErrorGroup {
 
     /// Returns the first leaf whose error is an `E` beneath its contexts, as that.
     ///
+    /// The causes of an error type of yours are not looked at; they are in the `chain` of [`Leaf::error`], as
+    /// [recipes](crate::docs::recipes#errors-by-type) shows.
+    ///
     /// # Examples
     ///
     /// ```
