@@ -70,7 +70,9 @@ pub(crate) fn drop_guarded<T>(value: T) {
 }
 
 /// Renders somebody's error, whatever its `Display` does.
-pub(super) fn shown(error: &dyn fmt::Display) -> String {
+///
+/// Generic, as an `&dyn Error` becomes an `&dyn Display` only since Rust 1.86.
+pub(super) fn shown(error: &(impl fmt::Display + ?Sized)) -> String {
     let mut text = String::new();
     match catch_unwind(AssertUnwindSafe(|| write!(text, "{error}"))) {
         Ok(Ok(())) => text,
