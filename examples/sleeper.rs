@@ -5,12 +5,10 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use signal_hook::{consts::SIGINT, iterator::Signals};
 use std::{
     io::{self, Write},
     process::{self, ExitCode},
     sync::Mutex,
-    thread,
     time::Duration,
 };
 use tassel::{CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, sleep, snapshot, testing::virtual_time};
@@ -132,18 +130,14 @@ fn nap_together(plan: &Plan, token: &CancelToken) -> Result<(), ErrorGroup> {
 }
 
 /// The first Ctrl-C stops the tree, a second one ends the process.
-fn cancel_on_ctrl_c(token: &CancelToken) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT])?;
+fn cancel_on_ctrl_c(token: &CancelToken) -> Result<(), ctrlc::Error> {
     let token = token.clone();
-    thread::spawn(move || {
-        for _ in &mut signals {
-            if token.is_cancelled() {
-                process::exit(130);
-            }
-            token.cancel_by_signal("Ctrl-C");
+    ctrlc::set_handler(move || {
+        if token.is_cancelled() {
+            process::exit(130);
         }
-    });
-    Ok(())
+        token.cancel_by_signal("Ctrl-C");
+    })
 }
 
 fn main() -> ExitCode {

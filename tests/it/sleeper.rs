@@ -3,9 +3,8 @@
 use crate::{finish, guarded};
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Mutex, Once},
 };
 use tassel::{Scope, scope, sleep, snapshot, testing::virtual_time};
@@ -135,26 +134,85 @@ fn in_real_time_only_the_order_of_going_to_sleep_may_differ() {
     });
 }
 
-// S30:
 #[cfg(unix)]
-#[test]
-fn ctrl_c_stops_the_tree_and_is_reported() {
-    guarded(|| {
-        let mut child =
-            sleeper().args(["--nap", "A=100000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("A napping") {
-            line.clear();
-            assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended before it was asked to");
+mod ctrl_c {
+    use super::sleeper;
+    use crate::{CHILD_LIMIT, guarded, read_aside};
+    use std::{
+        io::{BufRead, BufReader, Read},
+        process::{Child, ChildStdout, Command, Stdio},
+        sync::mpsc::Receiver,
+    };
+
+    /// A sleeper that runs beside the test, and not longer than it.
+    struct Live {
+        child: Child,
+        out: ChildStdout,
+        err: Receiver<Vec<u8>>,
+    }
+
+    impl Live {
+        /// Starts it with a nap that outlasts any test, but not by much.
+        fn nap(name: &str) -> Live {
+            let nap = format!("--nap={name}=60");
+            let mut child = sleeper().arg(nap).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let (out, err) = (child.stdout.take().unwrap(), read_aside(child.stderr.take().unwrap()));
+            Live { child, out, err }
         }
-        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-        assert!(kill.unwrap().success());
-        let mut err = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(err.contains("was stopped: Ctrl-C (examples/sleeper.rs:"), "{err}");
-    });
+
+        fn interrupt(&self) {
+            let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+            assert!(kill.unwrap().success());
+        }
+
+        /// Waits for its end, and returns its code and what it wrote to standard error.
+        fn end(mut self) -> (Option<i32>, String) {
+            let err = self.err.recv_timeout(CHILD_LIMIT).expect("it ends in time");
+            (self.child.wait().unwrap().code(), String::from_utf8(err).unwrap())
+        }
+    }
+
+    impl Drop for Live {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    // S30:
+    #[test]
+    fn the_first_stops_the_tree_and_is_reported() {
+        guarded(|| {
+            let mut live = Live::nap("A");
+            let mut out = BufReader::new(&mut live.out);
+            let mut said = String::new();
+            while !said.contains("A napping") {
+                said.clear();
+                assert_ne!(out.read_line(&mut said).unwrap(), 0, "it ended before it was asked to");
+            }
+            live.interrupt();
+            let (code, err) = live.end();
+            assert_eq!(code, Some(130), "{err}");
+            assert!(err.contains("was stopped: Ctrl-C (examples/sleeper.rs:"), "{err}");
+        });
+    }
+
+    // S30:
+    #[test]
+    fn a_second_one_ends_it_at_once_though_a_job_cannot_be_stopped() {
+        guarded(|| {
+            // A line that is longer than a pipe holds: who prints it is stuck, and no cancel can help.
+            let mut live = Live::nap(&"A".repeat(100_000));
+            live.out.read_exact(&mut [0]).unwrap();
+            live.interrupt();
+            // Signals do not queue: one that comes before the first was taken in is the first still.
+            while live.child.try_wait().unwrap().is_none() {
+                live.interrupt();
+            }
+            // An orderly end would have said what was stopped.
+            assert_eq!(live.end(), (Some(130), String::new()));
+        });
+    }
 }
 
 #[test]
