@@ -6,6 +6,7 @@
 mod cancel;
 mod checkpoint;
 mod child;
+mod compiler;
 mod cycle;
 mod elastic;
 mod fail;
