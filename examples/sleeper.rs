@@ -11,7 +11,11 @@ use std::{
     sync::Mutex,
     time::Duration,
 };
-use tassel::{CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, sleep, snapshot, testing::virtual_time};
+use tassel::{
+    CancelToken, ErrorGroup, ReasonKind, Scope, ScopeOptions, sleep,
+    snapshot::{self, Snapshot},
+    testing::virtual_time,
+};
 
 #[derive(Parser)]
 #[command(name = "sleeper", about = "Naps in one scope; shows who lives and who moves")]
@@ -34,6 +38,9 @@ struct Options {
     /// Stops everybody after this many seconds
     #[arg(long, value_name = "SECS")]
     timeout: Option<f64>,
+    /// Draws the scope as a tree at each step, instead of a line of pairs
+    #[arg(long)]
+    tree: bool,
 }
 
 #[derive(Clone)]
@@ -55,6 +62,7 @@ struct Plan {
     timeout: Option<Duration>,
     fail: Option<String>,
     panic: Option<String>,
+    tree: bool,
 }
 
 impl Plan {
@@ -80,24 +88,35 @@ impl Plan {
             }
         }
         let timeout = options.timeout.map(|seconds| time("a timeout", seconds)).transpose()?;
-        Ok(Plan { naps: planned, timeout, fail: options.fail, panic: options.panic })
+        Ok(Plan { naps: planned, timeout, fail: options.fail, panic: options.panic, tree: options.tree })
     }
 }
 
-/// Prints one step: who lives and moves at this moment, and what happens. One at a time, so that the picture and
-/// the message belong together.
-fn step(scope: Option<&Scope<'_, '_>>, message: &str) -> io::Result<()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock();
+impl Plan {
+    /// Prints one step: who lives and moves at this moment, and what happens. One at a time, so that the picture and the
+    /// message belong together.
+    fn step(&self, scope: Option<&Scope<'_, '_>>, message: &str) -> io::Result<()> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock();
+        let picture = scope.map(snapshot::of);
+        let line = match picture {
+            Some(picture) if self.tree => picture.to_string(),
+            picture => pairs(picture.as_ref()),
+        };
+        writeln!(io::stdout(), "{line}\n{message}\n-------------------------")
+    }
+}
+
+/// The live jobs after the main thread, each with whether it moves.
+fn pairs(picture: Option<&Snapshot>) -> String {
     let show = |moves: bool| if moves { "True" } else { "False" };
-    let picture = scope.map(snapshot::of);
     // The first entry is the scope itself, and does what its body does.
-    let body = picture.as_ref().is_none_or(|picture| picture.entries[0].state.is_running());
+    let body = picture.is_none_or(|picture| picture.entries[0].state.is_running());
     let mut line = format!("Main[{}]", show(body));
-    for job in picture.iter().flat_map(snapshot::Snapshot::jobs) {
+    for job in picture.iter().flat_map(|picture| picture.jobs()) {
         line.extend([" ", &job.name, "[", show(job.state.is_running()), "]"]);
     }
-    writeln!(io::stdout(), "{line}\n{message}\n-------------------------")
+    line
 }
 
 fn nap_together(plan: &Plan, token: &CancelToken) -> Result<(), ErrorGroup> {
@@ -109,23 +128,23 @@ fn nap_together(plan: &Plan, token: &CancelToken) -> Result<(), ErrorGroup> {
     options.open(|s| {
         for (name, seconds, nap) in &plan.naps {
             s.job(name).spawn(move || {
-                step(Some(s), &format!("{name} napping {seconds}s"))?;
+                plan.step(Some(s), &format!("{name} napping {seconds}s"))?;
                 if let Err(stop) = sleep(*nap) {
-                    step(Some(s), &format!("{name} woken early"))?;
+                    plan.step(Some(s), &format!("{name} woken early"))?;
                     return Err(stop.into());
                 }
                 if plan.fail.as_ref() == Some(name) {
                     bail!("{name} was told to fail");
                 }
                 assert!(plan.panic.as_ref() != Some(name), "{name} was told to panic");
-                step(Some(s), &format!("{name} woken after {seconds}s"))?;
+                plan.step(Some(s), &format!("{name} woken after {seconds}s"))?;
                 Ok(())
             });
         }
-        step(Some(s), "tasks created")?;
+        plan.step(Some(s), "tasks created")?;
         Ok(())
     })?;
-    let _ = step(None, "Tasks complete");
+    let _ = plan.step(None, "Tasks complete");
     Ok(())
 }
 

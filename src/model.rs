@@ -534,6 +534,7 @@ fn claim_against(stop: Stop) {
         path: Arc::clone(&path),
         fail_fast: stop != Stop::Timeout,
         inline: true,
+        inlined: 0,
     });
     let strand = Strand::job(Label { number: 1, ..label("job") }, &path, 1, &node, None, None);
     if matches!(stop, Stop::Handle | Stop::Timeout) {

@@ -9,7 +9,7 @@
 //!
 //! Where the entries come from.
 
-use super::snapshot::{Kind, Snapshot};
+use super::snapshot::{Entry, Kind, Snapshot};
 use std::{fmt, panic::Location, time::Duration};
 
 /// The longest drawing.
@@ -93,12 +93,16 @@ impl<'s> Drawing<'s> {
         }
         let mut parts = vec![does];
         parts.extend(entry.since.map(|since| format!("for {}", span(taken.saturating_duration_since(since)))));
-        parts.extend(entry.deadline.map(|deadline| match deadline.checked_duration_since(taken) {
+        // What goes for the parent, too, stands there.
+        let parent = entry.parent.map(|parent| &self.snapshot.entries[parent]);
+        let deadline = entry.deadline.filter(|_| parent.is_none_or(|parent| parent.deadline != entry.deadline));
+        parts.extend(deadline.map(|deadline| match deadline.checked_duration_since(taken) {
             Some(left) => format!("{} left", span(left)),
             None => "past its deadline".to_owned(),
         }));
         parts.extend(entry.thread.as_ref().map(|thread| format!("on {thread}")));
-        parts.extend(entry.cancelled.as_ref().map(|reason| format!("cancelled: {reason}")));
+        let cancelled = |entry: &Entry| entry.cancelled.as_ref().map(|reason| format!("cancelled: {reason}"));
+        parts.extend(cancelled(entry).filter(|here| parent.and_then(cancelled).as_ref() != Some(here)));
         parts.join(", ")
     }
 
@@ -144,7 +148,10 @@ fn place(place: &Location<'_>) -> String {
 
 /// To the microsecond: more is noise.
 fn span(span: Duration) -> String {
-    format!("{:?}", Duration::from_micros(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    match u64::try_from(span.as_micros()).unwrap_or(u64::MAX) {
+        0 => "0s".to_owned(),
+        micros => format!("{:?}", Duration::from_micros(micros)),
+    }
 }
 
 /// A line to be drawn.

@@ -36,7 +36,10 @@ use crate::{
     pool::{self, PoolCore, Source, Turns},
     prim::Mutex,
     raw::{Home, Tally},
-    scope::job::{Job, Queued, thread_name},
+    scope::{
+        job::{Job, Queued, thread_name},
+        roots::Listed,
+    },
     wait,
 };
 use std::{
@@ -93,6 +96,10 @@ pub(crate) struct Core {
     pub(crate) fail_fast: bool,
     /// Whether the owner and joiners may run jobs on their own thread.
     pub(crate) inline: bool,
+    /// How many jobs run inline below the body.
+    pub(crate) inlined: u32,
+    /// Of a scope that stands below no other, while it is open.
+    listed_root: Mutex<Option<Listed>>,
     owner: Arc<Seat>,
     jobs: Mutex<Jobs>,
     listed: AtomicBool,
@@ -111,11 +118,13 @@ pub(crate) struct Setup {
     pub(crate) path: Arc<str>,
     pub(crate) fail_fast: bool,
     pub(crate) inline: bool,
+    /// How many jobs run inline below the body.
+    pub(crate) inlined: u32,
 }
 
 impl Core {
     pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
-        let Setup { node, pool, body, path, fail_fast, inline } = setup;
+        let Setup { node, pool, body, path, fail_fast, inline, inlined } = setup;
         let opened = node.clock().now();
         let core = Tally::new(Core {
             id: current::next_id(),
@@ -126,6 +135,8 @@ impl Core {
             opened,
             fail_fast,
             inline,
+            inlined,
+            listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             jobs: Mutex::default(),
             listed: AtomicBool::new(false),
@@ -142,6 +153,12 @@ impl Core {
 
     pub(crate) fn label(&self) -> &Label {
         self.node.label()
+    }
+
+    /// Puts it among the scopes where a picture of everything begins, or takes it out.
+    pub(crate) fn set_listed(&self, listed: Option<Listed>) {
+        let before = std::mem::replace(&mut *self.listed_root.lock(), listed);
+        drop(before);
     }
 
     /// The seat of the thread that opened it.

@@ -18,7 +18,7 @@ use crate::{
         token::{self, CancelToken},
     },
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo},
-    pool::{PoolCore, UsePool},
+    pool::UsePool,
     raw::{self, Face, Tally, Tether},
     scope::{
         core::{Core, Setup},
@@ -212,12 +212,14 @@ impl ScopeOptions {
         let body_label = Label { what: "body", ..label };
         let body = Strand::at(body_label, Arc::clone(&path), order, &node);
         let fail_fast = self.on_failure == OnFailure::FailFast;
-        let core = Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline });
+        let core = Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline, inlined });
         let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);
-        let listed = (!here.is_some_and(|here| here.is_observed())).then(|| Listed::new(&core));
-        Ok(Open { core, inlined, _listed: listed })
+        if !here.is_some_and(|here| here.is_observed()) {
+            core.set_listed(Some(Listed::new(&core)));
+        }
+        Ok(Open { core })
     }
 }
 
@@ -244,8 +246,6 @@ fn refused(label: &Label, reason: Reason) -> ErrorGroup {
 /// A scope that is ready for its body.
 struct Open {
     core: Arc<Tally<Core>>,
-    inlined: u32,
-    _listed: Option<Listed>,
 }
 
 impl Open {
@@ -255,9 +255,9 @@ impl Open {
         R: Return,
     {
         let core = &self.core;
-        let _left = Left(&core.pool);
+        let _left = Left(core);
         let strand = Arc::clone(&core.body);
-        let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined: self.inlined });
+        let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined: core.inlined });
         let pool = UsePool::new(&core.pool);
         let ended = raw::tether::<ScopeFace, _>(
             core,
@@ -277,12 +277,13 @@ impl Open {
     }
 }
 
-/// Tells the pool that a scope is over.
-struct Left<'a>(&'a Arc<PoolCore>);
+/// Tells others that a scope is over.
+struct Left<'a>(&'a Tally<Core>);
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
-        self.0.leave_scope();
+        self.0.set_listed(None);
+        self.0.pool.leave_scope();
     }
 }
 

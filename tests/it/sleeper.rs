@@ -79,6 +79,7 @@ fn a_failure_a_panic_and_a_timeout_stop_the_others_and_end_with_one() {
             ("--virtual --fail B", "sleeper-fail.txt"),
             ("--virtual --panic B", "sleeper-panic.txt"),
             ("--virtual --timeout 2", "sleeper-timeout.txt"),
+            ("--virtual --timeout 2 --tree", "sleeper-tree.txt"),
         ] {
             let ran = run(arguments);
             assert_eq!(ran.code, Some(1), "{arguments}");

@@ -89,8 +89,8 @@ fn a_picture_tells_who_waits_for_whom_since_when_and_until_when() {
 ├─ job `joiner` (here): waiting in join for job `napper` at here, for 2s
 └─ job `outer` (here): running, for 2s
    └─ region `here`: running, 3s left
-      └─ scope `inner` (here): body waiting in sleep at here, for 2s, 3s left
-         └─ job `leaf` (here): queued, 3s left"
+      └─ scope `inner` (here): body waiting in sleep at here, for 2s
+         └─ job `leaf` (here): queued"
         );
     });
 }
@@ -168,11 +168,11 @@ fn a_token_shows_what_stands_below_it() {
         assert!(snapshot::below(&token).entries.is_empty());
         assert_eq!(snapshot::below(&token).to_string(), "nothing is alive");
         let open = |s: &Scope<'_, '_>| {
-            assert_eq!(drawn(&snapshot::below(&s.token())), "scope `below` (here): body running, for 0ns");
+            assert_eq!(drawn(&snapshot::below(&s.token())), "scope `below` (here): body running, for 0s");
             snapshot::below(&token)
         };
         let picture = token.enter(|| ScopeOptions::new().name("below").open(|s| Ok(open(s)))).unwrap();
-        assert_eq!(drawn(&picture), "scope `below` (here): body running, for 0ns");
+        assert_eq!(drawn(&picture), "scope `below` (here): body running, for 0s");
     });
 }
 
