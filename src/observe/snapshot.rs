@@ -168,7 +168,12 @@ pub fn of(scope: &Scope<'_, '_>) -> Snapshot {
 /// the token of a scope or job, all that stands there.
 #[must_use]
 pub fn below(token: &CancelToken) -> Snapshot {
-    take(vec![What::At(Arc::clone(token.node()), None)])
+    at(token.node())
+}
+
+/// What stands below a place in the tree.
+pub(crate) fn at(node: &Arc<Node>) -> Snapshot {
+    take(vec![What::At(Arc::clone(node), None)])
 }
 
 /// Takes a picture of all scopes of the process.

@@ -18,20 +18,38 @@ use crate::{
         node::{Node, Parents},
         reason::{Label, Reason, ReasonKind},
     },
+    observe::snapshot,
     park::{clock::Clock, seat::with_chair, virtual_run::Run},
     prim::Mutex,
 };
 use std::{error::Error, fmt, panic::Location, sync::Arc};
 
 /// A virtual-time run in which everybody waited and nothing could end the waits; see [`try_virtual_time`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Deadlock {
     text: String,
+    picture: String,
+}
+
+impl Deadlock {
+    /// Returns who waited for what, where and since when, at the moment of the deadlock: a tree, as drawn by
+    /// [`snapshot`](crate::snapshot).
+    #[must_use]
+    pub fn picture(&self) -> &str {
+        &self.picture
+    }
 }
 
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+/// With the picture, for `unwrap` and for `main`.
+impl fmt::Debug for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.text, self.picture)
     }
 }
 
@@ -72,7 +90,8 @@ impl Drop for Running {
 ///
 /// # Panics
 ///
-/// Panics with a report if everybody waits and nothing can end it: a deadlock. All are cancelled first, and `f` returns.
+/// Panics with a report if everybody waits and nothing can end it, a deadlock: with a tree of who waits for what. All are
+/// cancelled first, and `f` returns.
 /// A panic of `f` passes through.
 ///
 /// # Examples
@@ -97,7 +116,7 @@ impl Drop for Running {
 pub fn virtual_time<T>(f: impl FnOnce() -> T) -> T {
     match try_virtual_time(f) {
         Ok(value) => value,
-        Err(deadlock) => panic!("{deadlock}"),
+        Err(deadlock) => panic!("{deadlock:?}"),
     }
 }
 
@@ -127,14 +146,15 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
     let parents = Parents { parent: outer.as_ref(), also: None };
     let node = Node::new(&parents, label.clone(), Clock::Virtual(Arc::clone(&run)), None);
     let report = Arc::new(Mutex::new(None));
-    let (told, root) = (Arc::clone(&report), Arc::downgrade(&node));
+    let strand = Strand::at(label, "".into(), 0, &node);
+    let (told, root, first) = (Arc::clone(&report), Arc::downgrade(&node), Arc::clone(&strand));
     run.set_on_deadlock(Box::new(move |waiting| {
         let text = match waiting {
             1 => "deadlock: 1 thread waits, and nothing can wake it".to_owned(),
             _ => format!("deadlock: {waiting} threads wait, and nothing can wake them"),
         };
-        *told.lock() = Some(text.clone());
         if let Some(root) = root.upgrade() {
+            *told.lock() = Some(Deadlock { text: text.clone(), picture: picture(&root, &first) });
             let reason = Reason::new(ReasonKind::Deadlock, root.label().clone(), root.clock().now());
             root.cancel(&reason.text_is(text), false);
         }
@@ -144,16 +164,24 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
         outer.set_inner(true);
     }
     let running = Running { run, outer, node: Arc::clone(&node) };
-    let strand = Strand::at(label, "".into(), 0, &node);
     let frame = current::enter(Frame { strand, region: None, scope: 0, inlined: 0 });
     let value = f();
     drop(frame);
     drop(running);
     let report = report.lock().take();
     match report {
-        Some(text) => Err(Deadlock { text }),
+        Some(deadlock) => Err(deadlock),
         None => Ok(value),
     }
+}
+
+/// Draws who waits below `root`, and in the code of the run itself.
+fn picture(root: &Arc<Node>, first: &Arc<Strand>) -> String {
+    let drawn = snapshot::at(root);
+    let Some(waits) = first.waits() else { return drawn.to_string() };
+    let (doing, place) = (waits.activity.name(), waits.place);
+    let first = format!("the run's first code waits in {doing} at {}:{}", place.file(), place.line());
+    if drawn.entries.is_empty() { first } else { format!("{first}\n{drawn}") }
 }
 
 #[cfg(all(test, not(tassel_loom)))]
@@ -288,8 +316,8 @@ mod tests {
     fn virtual_time_panics_with_the_report() {
         soon(|| {
             let thrown = catch_unwind(|| virtual_time(|| drop(Event::new().wait())));
-            let text = thrown.unwrap_err().downcast::<String>().map(|text| *text);
-            assert_eq!(text.ok().as_deref(), Some("deadlock: 1 thread waits, and nothing can wake it"));
+            let text = thrown.unwrap_err().downcast::<String>().map(|text| *text).unwrap_or_default();
+            assert!(text.starts_with("deadlock: 1 thread waits, and nothing can wake it\nthe run's"), "{text}");
         });
     }
 

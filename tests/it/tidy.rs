@@ -22,9 +22,9 @@ const FLOORS: [(&str, u8); 13] = [
     ("wait", 5),
     ("scope", 6),
     ("observe", 7),
-    ("testing", 7),
-    ("docs", 8),
-    ("lib", 8),
+    ("testing", 8),
+    ("docs", 9),
+    ("lib", 9),
 ];
 
 /// Modules of one floor of which the first may import the second.

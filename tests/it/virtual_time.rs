@@ -167,6 +167,35 @@ fn a_deadlock_is_a_report() {
 }
 
 #[test]
+fn a_deadlock_tells_who_waits_for_what_since_when() {
+    guarded(|| {
+        let event = Event::new();
+        let deadlock = try_virtual_time(|| event.wait().is_err()).unwrap_err();
+        let here = format!("the run's first code waits in event at {}:{}", file!(), line!() - 1);
+        assert_eq!(deadlock.picture(), here);
+        assert_eq!(format!("{deadlock:?}"), format!("{deadlock}\n{here}"));
+        let deadlock = try_virtual_time(|| {
+            ScopeOptions::new().name("s").inline(false).open(|s| {
+                let a = s.job("a").spawn(|| {
+                    sleep(SECOND)?;
+                    Ok(event.wait()?)
+                });
+                s.job("b").spawn(move || Ok(a.join()?));
+                sleep(HOUR)?;
+                Ok(())
+            })
+        })
+        .unwrap_err();
+        let lines: Vec<_> = deadlock.picture().lines().map(|line| line.split(" on ").next().unwrap()).collect();
+        assert_eq!(lines.len(), 3, "{deadlock:?}");
+        assert!(lines[0].contains("scope `s`") && lines[0].contains("body waiting in scope exit"), "{deadlock:?}");
+        assert!(lines[1].contains("job `a`") && lines[1].contains("waiting in event at"), "{deadlock:?}");
+        assert!(lines[1].contains("for 3599s"), "{deadlock:?}");
+        assert!(lines[2].contains("job `b`") && lines[2].contains("waiting in join for job `a` at"), "{deadlock:?}");
+    });
+}
+
+#[test]
 fn a_cancel_from_outside_reaches_in_and_a_deadline_does_not() {
     guarded(|| {
         let token = CancelToken::new();
