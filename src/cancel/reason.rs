@@ -11,6 +11,7 @@
 //! Nodes, jobs, threads. It is data.
 
 use std::{
+    cell::Cell,
     error::Error,
     fmt, io,
     panic::Location,
@@ -179,6 +180,35 @@ impl fmt::Debug for Reason {
 /// Pass it on with `?`. The scope (or region) that was cancelled takes it in; see the table in
 /// [`design`](crate::docs::design). It converts into an [`io::Error`] and back, never of kind
 /// [`Interrupted`](io::ErrorKind::Interrupted), which std retries for ever.
+///
+/// It may travel inside other errors, as long as it stays in the chain of their sources: beneath contexts of `anyhow`, in
+/// an `io::Error`, in a variant of your own, with `#[source]`, `#[from]` or `#[error(transparent)]`. The scope looks for
+/// it there, and keeps what was wrapped around it as [notes](crate::Leaf::notes). If an error that was caused by a cancel
+/// is to count as a failure, return it without the `Cancelled` in its chain.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tassel::{Cancelled, region::move_on_after, sleep};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum FetchError {
+///     #[error("no route to {0}")]
+///     NoRoute(String),
+///     #[error(transparent)]
+///     Stopped(#[from] Cancelled),
+/// }
+///
+/// fn fetch(url: &str) -> Result<String, FetchError> {
+///     sleep(Duration::from_secs(3600))?;
+///     Err(FetchError::NoRoute(url.to_owned()))
+/// }
+///
+/// let page = move_on_after(Duration::from_millis(1), || Ok(fetch("a.example")?));
+/// assert_eq!(page?, None);
+/// # Ok::<(), tassel::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Cancelled(Reason);
 
@@ -206,7 +236,34 @@ impl fmt::Debug for Cancelled {
     }
 }
 
-impl Error for Cancelled {}
+impl Error for Cancelled {
+    /// None; to the library's own search, itself.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if is_looked_for() { Some(self) } else { None }
+    }
+}
+
+thread_local! {
+    static LOOKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `ask`, a call of some error's `source`, so that an error of the library which is asked in it answers with itself.
+///
+/// An error that forwards `source`, such as an `io::Error` or a `transparent` enum of `thiserror`, hides what it holds:
+/// its source is already the source of that. Only the hidden error can tell that it is there.
+pub(crate) fn looking<R>(ask: impl FnOnce() -> R) -> R {
+    LOOKING.set(true);
+    let answer = ask();
+    LOOKING.set(false);
+    answer
+}
+
+/// Whether this call of `source` comes from the library's search.
+///
+/// True once for each question: a `source` of the user that walks down a chain by itself comes to an end.
+pub(crate) fn is_looked_for() -> bool {
+    LOOKING.replace(false)
+}
 
 impl From<Cancelled> for io::Error {
     fn from(stop: Cancelled) -> Self {

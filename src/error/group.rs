@@ -29,7 +29,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     error::Error,
-    fmt, io, mem,
+    fmt, mem,
     panic::{Location, resume_unwind},
     ptr, slice,
     sync::Arc,
@@ -43,7 +43,7 @@ use super::{
     leaf::{Cause, Failure, JobId, Leaf, Origin},
     panic::{CHAIN, drop_guarded, shown, source_of},
 };
-use crate::cancel::reason::{Cancelled, Reason};
+use crate::cancel::reason::{Cancelled, Reason, is_looked_for};
 
 /// What a group says about its scope.
 #[derive(Clone, Debug)]
@@ -701,7 +701,7 @@ impl ErrorGroup {
 
 impl Error for ErrorGroup {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.primary())
+        if is_looked_for() { Some(self) } else { Some(self.primary()) }
     }
 }
 
@@ -870,43 +870,12 @@ impl<T> OrStopped<T> for Result<T, ErrorGroup> {
     }
 }
 
-/// Finds the stop that an error is, if it is one: a [`Cancelled`] anywhere in its chain, also inside an `io::Error`, a
-/// `JoinError` that speaks of a cancel, or a group that holds nothing but stops.
-///
-/// A group, leaf or timeout that was judged a failure stays one, whatever lies beneath. Runs the user's `source`.
-///
-/// Not found is what a chain passes over: the `io::Error` of a `thiserror` variant that is `transparent`, whose `source`
-/// is that of what the `io::Error` holds.
-pub(crate) fn stop_in(error: &anyhow::Error) -> Option<Cancelled> {
-    let mut link: &(dyn Error + 'static) = &**error;
-    for _ in 0..CHAIN {
-        if let Some(stop) = link.downcast_ref::<Cancelled>() {
-            return Some(stop.clone());
-        } else if let Some(group) = link.downcast_ref::<ErrorGroup>() {
-            return group.as_stop().cloned();
-        } else if let Some(leaf) = link.downcast_ref::<Leaf>() {
-            return leaf.stop().cloned();
-        } else if let Some(join) = link.downcast_ref::<JoinError>() {
-            return join.stop();
-        }
-        // The `source` of an `io::Error` is that of what it holds, which is passed over.
-        let io = link.downcast_ref::<io::Error>().or_else(|| link.downcast_ref::<Arc<io::Error>>().map(|io| &**io));
-        link = match io.and_then(io::Error::get_ref) {
-            Some(held) => held,
-            None => source_of(link)?,
-        };
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, UnwindSafe, catch_unwind};
 
-    use anyhow::Context as _;
-
     use super::*;
-    use crate::error::given::{body, deadline, failed, group, info, job, panicked, plain, returned, stop, timeout};
+    use crate::error::given::{body, deadline, failed, group, info, job, panicked, returned, stop, timeout};
 
     fn join_failed(id: u64, name: &str) -> anyhow::Error {
         JoinError::Failed { id: JobId::new(id), name: name.into(), text: "disk full".into() }.into()
@@ -1133,7 +1102,7 @@ mod tests {
         let inner = group("parse", 1, [(job(1, "B.1"), Failure::Error(anyhow::Error::new(fmt::Error).context("c")))]);
         let outer = group("crawl", 2, [(job(2, "a"), failed("x")), (job(3, "B"), returned(inner))]);
         assert!(outer.find::<fmt::Error>().is_some());
-        assert!(outer.find::<io::Error>().is_none());
+        assert!(outer.find::<std::io::Error>().is_none());
         assert_eq!(outer.into_leaves().map(|leaf| leaf.name().into_owned()).collect::<Vec<_>>(), ["a", "B.1"]);
     }
 
@@ -1187,91 +1156,6 @@ mod tests {
         assert!(group("s", 0, [(body(1), Failure::TimedOut(timeout("s")))]).as_stop().is_none());
         let judged = group("s", 0, [(body(1), Failure::Error(stop("elsewhere").into()))]);
         assert!(judged.as_stop().is_none());
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    enum Mine {
-        #[error("reading")]
-        Io(#[from] io::Error),
-        #[error("sharing")]
-        Shared(#[source] Arc<io::Error>),
-    }
-
-    #[test]
-    fn a_stop_is_found_bare() {
-        let found = stop_in(&stop("s").into()).unwrap();
-        assert_eq!(plain(&found.to_string()), "scope `s` was stopped: deadline of 2s (x.rs:1)");
-        assert!(stop_in(&anyhow::anyhow!("disk full")).is_none());
-    }
-
-    #[test]
-    fn a_stop_is_found_in_a_context() {
-        assert!(stop_in(&Err::<(), _>(stop("s")).context("a").context("b").unwrap_err()).is_some());
-    }
-
-    #[test]
-    fn a_stop_is_found_in_an_io_error() {
-        assert!(stop_in(&io::Error::from(stop("s")).into()).is_some());
-        assert!(stop_in(&anyhow::Error::new(io::Error::from(stop("s"))).context("a")).is_some());
-        assert!(stop_in(&io::Error::other(io::Error::from(stop("s"))).into()).is_some());
-        assert!(stop_in(&io::Error::from(io::ErrorKind::NotFound).into()).is_none());
-    }
-
-    #[test]
-    fn a_stop_is_found_in_an_io_error_in_an_enum_of_the_user() {
-        assert!(stop_in(&Mine::from(io::Error::from(stop("s"))).into()).is_some());
-        assert!(stop_in(&Mine::Shared(Arc::new(stop("s").into())).into()).is_some());
-        assert!(stop_in(&Mine::from(io::Error::other("disk full")).into()).is_none());
-    }
-
-    #[test]
-    fn a_stop_is_found_in_a_group_of_stops_only() {
-        let stopped = || group("s", 0, [(body(1), Failure::Stopped(stop("outer")))]);
-        assert!(stop_in(&stopped().into()).is_some());
-        assert!(stop_in(&anyhow::Error::new(stopped()).context("a")).is_some());
-        assert!(stop_in(&io::Error::other(stopped()).into()).is_some());
-        let failures = [(body(1), Failure::Error(stop("elsewhere").into())), (job(2, "a"), failed("x"))];
-        assert!(stop_in(&group("s", 1, failures).into()).is_none());
-    }
-
-    #[test]
-    fn a_stop_is_found_in_what_speaks_of_a_cancel() {
-        let (id, name) = (JobId::new(1), Arc::from("a"));
-        let cancelled = JoinError::Cancelled { id, name, reason: deadline("s"), started: false };
-        assert!(stop_in(&cancelled.into()).is_some());
-        assert!(stop_in(&anyhow::Error::new(JoinError::You(stop("s"))).context("a")).is_some());
-        assert!(stop_in(&join_failed(1, "a")).is_none());
-        assert!(stop_in(&Leaf::new(body(1), Failure::Stopped(stop("s")), true).into()).is_some());
-        assert!(stop_in(&Leaf::new(body(1), Failure::Error(stop("s").into()), true).into()).is_none());
-    }
-
-    #[test]
-    fn a_timeout_is_no_stop() {
-        assert!(stop_in(&timeout("s").into()).is_none());
-        assert!(stop_in(&io::Error::from(timeout("s")).into()).is_none());
-    }
-
-    #[test]
-    fn an_error_that_is_its_own_cause_is_looked_at_for_a_while_only() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("again")]
-        struct Again;
-        #[derive(Debug)]
-        struct Loop;
-        impl fmt::Display for Loop {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("loop")
-            }
-        }
-        impl Error for Loop {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(self)
-            }
-        }
-        assert!(stop_in(&Again.into()).is_none());
-        assert!(stop_in(&Loop.into()).is_none());
-        let group = group("s", 1, [(job(1, "a"), Failure::Error(Loop.into()))]);
-        assert_eq!(format!("{:#}", group.primary()), "job `a` failed: loop");
     }
 
     #[test]

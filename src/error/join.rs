@@ -10,7 +10,7 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use super::leaf::JobId;
-use crate::cancel::reason::{Cancelled, Reason};
+use crate::cancel::reason::{Cancelled, Reason, is_looked_for};
 
 /// Tells why joining a job gave no value.
 ///
@@ -121,6 +121,7 @@ impl fmt::Display for JoinError {
 impl Error for JoinError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            _ if is_looked_for() => Some(self),
             JoinError::You(stop) => Some(stop),
             _ => None,
         }

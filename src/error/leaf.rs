@@ -22,7 +22,7 @@ use std::{
 };
 
 use super::panic::{Payload, drop_guarded};
-use crate::cancel::reason::{Cancelled, TimedOut};
+use crate::cancel::reason::{Cancelled, TimedOut, is_looked_for};
 
 /// Identifies a job, or the body of a scope, among all of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,12 @@ impl Leaf {
         }))
     }
 
+    /// With what was said around the failure before it was recorded, oldest first.
+    pub(crate) fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.0.notes = notes;
+        self
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.0.origin
     }
@@ -248,6 +254,8 @@ impl Leaf {
     /// Returns what was said about the failure while it travelled, oldest first.
     ///
     /// If a job fails only because another had failed, the context that it added becomes notes of that other's leaf.
+    /// Where a scope, or a job with a time limit of its own, was told to stop, the contexts around its
+    /// [`Cancelled`](crate::Cancelled) are notes of its leaf: all that the body added, and a few of those that jobs did.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.0.notes
@@ -365,6 +373,7 @@ impl Leaf {
 impl Error for Leaf {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.cause {
+            _ if is_looked_for() => Some(self),
             Cause::Error(error) => Some(&**error),
             Cause::Panic(payload) => Some(payload.text()),
             Cause::Stopped(stop) => Some(stop),

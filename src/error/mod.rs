@@ -8,7 +8,8 @@
 //! | `panic` | payloads, and guards around code of others that may panic |
 //! | `leaf` | one failure and where it came from |
 //! | `join` | what a joiner is told |
-//! | `group` | the tree, failures told twice, what counts as a stop |
+//! | `group` | the tree, failures told twice |
+//! | `stop` | what counts as a stop, and what was around it |
 //! | `render` | every text |
 //!
 //! Each file imports from those above it only.
@@ -16,13 +17,15 @@
 //! # Does not know
 //!
 //! Scopes, nodes, pools, clocks. It is told places and times, and it holds plain data: the scope locks the log, and
-//! calls what runs the user's code (`Log::into_group`, `Failure::text`, `Origin::tells`, `stop_in`) without its lock.
+//! calls what runs the user's code (`Log::into_group`, `Failure::text`, `Origin::tells`, `stop_in`,
+//! `around_stop`) without its lock.
 
 mod group;
 mod join;
 mod leaf;
 mod panic;
 mod render;
+mod stop;
 
 pub use self::{
     group::{Child, ErrorGroup, OrStopped, SubGroup},
@@ -30,9 +33,10 @@ pub use self::{
     leaf::{JobId, Leaf},
 };
 pub(crate) use self::{
-    group::{Log, ScopeInfo, stop_in},
+    group::{Log, ScopeInfo},
     leaf::{Failure, Origin},
     panic::{drop_guarded, try_drop},
+    stop::{around_stop, stop_in},
 };
 
 #[cfg(test)]

@@ -29,10 +29,11 @@ use std::{
 };
 
 use super::{
-    group::{Child, ErrorGroup, SubGroup, stop_in},
+    group::{Child, ErrorGroup, SubGroup},
     join::JoinError,
     leaf::{Cause, Failure, JobId, Leaf, Origin},
     panic::{CHAIN, payload_text, shown, source_of},
+    stop::stop_in,
 };
 use crate::cancel::reason::{ReasonKind, TimedOut};
 

@@ -27,7 +27,7 @@ use crate::{
         node::{Hook, Node},
         reason::{Cancelled, Label, Reason, ReasonKind, TimedOut},
     },
-    error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo, drop_guarded, stop_in},
+    error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo, around_stop, drop_guarded, stop_in},
     park::{
         seat::{Seat, with_chair},
         standstill::{Awaited, Moving, Party, Wait},
@@ -58,6 +58,9 @@ use std::{
 /// A level costs under 1 KiB of stack besides the job's own frames.
 pub(crate) const INLINE_DEPTH: u32 = 128;
 
+/// How many notes of stopped jobs a scope keeps: enough to see what was cut off, however many jobs there were.
+const JOB_NOTES: usize = 5;
+
 #[derive(Default)]
 struct Jobs {
     queue: VecDeque<Queued>,
@@ -69,6 +72,9 @@ struct Jobs {
     log: Log,
     /// A job was stopped, or kept from starting, against the scope's will (D2).
     cut: bool,
+    /// What the body, and the first stopped jobs, put around their stops.
+    body_notes: Vec<String>,
+    job_notes: Vec<String>,
 }
 
 impl Jobs {
@@ -278,9 +284,9 @@ impl Core {
         enders
     }
 
-    pub(crate) fn record(&self, origin: Origin, failure: Failure) {
-        let during = self.node.is_stopping();
-        self.jobs.lock().log.push(origin, failure, during);
+    pub(crate) fn record(&self, origin: Origin, failure: Failure, notes: Vec<String>) {
+        let leaf = Leaf::new(origin, failure, self.node.is_stopping()).with_notes(notes);
+        self.jobs.lock().log.put(leaf);
     }
 
     /// Gives an isolated job's failure to its joiner.
@@ -296,6 +302,17 @@ impl Core {
         }
     }
 
+    /// Keeps what a job put around its stop, if nobody fails: as notes of the scope's own leaf, the first few of all jobs.
+    pub(crate) fn note_stop(&self, job: &Label, error: &anyhow::Error) {
+        if self.jobs.lock().job_notes.len() >= JOB_NOTES {
+            return;
+        }
+        let notes: Vec<_> = around_stop(error).into_iter().map(|note| format!("{job}: {note}")).collect();
+        let mut jobs = self.jobs.lock();
+        let room = JOB_NOTES.saturating_sub(jobs.job_notes.len());
+        jobs.job_notes.extend(notes.into_iter().take(room));
+    }
+
     /// Cancels the scope because of a failure, which is recorded already.
     pub(crate) fn fail_siblings(&self, who: &Label, text: String) {
         let reason = Reason::new(ReasonKind::Failure, who.clone(), self.node.clock().now()).text_is(text);
@@ -304,7 +321,7 @@ impl Core {
 
     /// A callback of the scope panicked: a failure like any other.
     pub(crate) fn callback_panicked(&self, payload: Box<dyn std::any::Any + Send>) {
-        self.record(self.body_origin(), Failure::Panic(payload));
+        self.record(self.body_origin(), Failure::Panic(payload), Vec::new());
     }
 
     /// Ends a job that was not even queued: the scope is cancelled.
@@ -335,7 +352,9 @@ impl Core {
             Ok(Ok(value)) => return Body::Value(value),
             Ok(Err(error)) => match stop_in(&error) {
                 Some(_) if self.node.is_stopping() => {
+                    let notes = around_stop(&error);
                     drop_guarded(error);
+                    self.jobs.lock().body_notes = notes;
                     return Body::Stopped;
                 }
                 _ => Failure::Error(error),
@@ -344,7 +363,7 @@ impl Core {
         };
         let origin = self.body_origin();
         let tells = origin.tells(&failure);
-        self.record(origin, failure);
+        self.record(origin, failure, Vec::new());
         // Also when failures cancel nobody: the body is the manager (S65).
         self.fail_siblings(&self.body.label, tells);
         Body::Failed
@@ -360,6 +379,8 @@ impl Core {
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
         let mut log = std::mem::take(&mut jobs.log);
         let (cut, spawned) = (jobs.cut, jobs.spawned);
+        let mut notes = std::mem::take(&mut jobs.body_notes);
+        notes.append(&mut jobs.job_notes);
         drop(jobs);
         let mut info = ScopeInfo {
             name: self.label().name.clone(),
@@ -397,7 +418,7 @@ impl Core {
         if let Body::Value(value) = body {
             drop_guarded(value);
         }
-        log.push(self.body_origin(), failure, false);
+        log.put(Leaf::new(self.body_origin(), failure, false).with_notes(notes));
         Err(log.into_group(info))
     }
 }

@@ -89,7 +89,10 @@ impl<V> Slot<V> {
 
 /// A handle on a spawned job: to wait for its value, to look at it, to cancel it.
 ///
-/// Dropping the handle does not detach the job: the scope still waits for it, and its failure still counts.
+/// Dropping the handle does not detach the job: the scope still waits for it, and its failure still counts. The value
+/// of a job that has ended lives as long as its handle. So a handle that is leaked ([`mem::forget`](std::mem::forget))
+/// leaks the value too, which is then never dropped, and keeps a little of the scope's memory; the scope itself ends as
+/// ever. Failures are not leaked: they are the scope's, and that of an isolated job comes back in the group.
 pub struct JobHandle<'scope, V> {
     core: Arc<Tally<Core>>,
     job: Arc<Job>,

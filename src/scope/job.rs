@@ -25,7 +25,7 @@ use crate::{
         node::Registration,
         reason::{Cancelled, Reason, ReasonKind, TimedOut},
     },
-    error::{Failure, JobId, JoinError, Origin, drop_guarded, stop_in},
+    error::{Failure, JobId, JoinError, Origin, around_stop, drop_guarded, stop_in},
     park::seat::{Seat, with_chair},
     pool::{self, UsePool},
     prim::{AtomicU8, Mutex, Ordering},
@@ -181,7 +181,7 @@ impl Job {
         let outcome = if timed_out {
             let failure = Failure::TimedOut(TimedOut::new(reason));
             let text = failure.text();
-            tells = record(core, self, failure);
+            tells = record(core, self, failure, Vec::new());
             Outcome::Failed(text)
         } else {
             Outcome::Cancelled { reason, started: false }
@@ -332,20 +332,22 @@ fn execute(tally: &Arc<Tally<Core>>, job: &Arc<Job>, tied: &mut Tied<Core, Endin
     match ending {
         Ok(()) => finish(core, job, Outcome::Value, None),
         Err(Failure::Error(error)) => match judge(core, job, &error) {
-            Verdict::Failure => fail(core, job, Failure::Error(error)),
+            Verdict::Failure => fail(core, job, Failure::Error(error), Vec::new()),
             Verdict::TimedOut(timed_out) => {
+                let notes = around_stop(&error);
                 drop_guarded(error);
-                fail(core, job, Failure::TimedOut(timed_out));
+                fail(core, job, Failure::TimedOut(timed_out), notes);
             }
             Verdict::Stopped(stop) => {
-                drop_guarded(error);
                 if core.node.is_stopping() && !job.is_cancelled_by_handle() {
+                    core.note_stop(&job.strand.label, &error);
                     core.note_cut();
                 }
+                drop_guarded(error);
                 finish(core, job, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
             }
         },
-        Err(failure) => fail(core, job, failure),
+        Err(failure) => fail(core, job, failure, Vec::new()),
     }
 }
 
@@ -369,18 +371,18 @@ fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
 }
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
-fn fail(core: &Core, job: &Job, failure: Failure) {
+fn fail(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) {
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
-    let tells = record(core, job, failure);
+    let tells = record(core, job, failure, notes);
     finish(core, job, outcome, tells);
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
-fn record(core: &Core, job: &Job, failure: Failure) -> Option<String> {
+fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Option<String> {
     let origin = job.origin(core);
     let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
-    core.record(origin, failure);
+    core.record(origin, failure, notes);
     tells
 }
 
@@ -407,7 +409,7 @@ fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
     }
     job.give_up(core);
     if let Err(payload) = tied.discard() {
-        core.record(job.origin(core), Failure::Panic(payload));
+        core.record(job.origin(core), Failure::Panic(payload), Vec::new());
     }
     end(core, job);
 }

@@ -19,9 +19,9 @@ use crate::{
     cancel::{
         current::{self, Frame, Strand},
         node::{Deadline, Node, Parents},
-        reason::{Cancelled, Label, ReasonKind, TimedOut},
+        reason::{Cancelled, Label, Reason, ReasonKind, TimedOut},
     },
-    error::{drop_guarded, stop_in},
+    error::{around_stop, drop_guarded, stop_in},
     park::clock::Clock,
 };
 use std::{
@@ -42,10 +42,8 @@ impl Drop for Close {
 /// What became of the code in a region.
 enum Left<T> {
     With(anyhow::Result<T>),
-    /// Stopped by the region's own limit.
-    ByLimit(TimedOut),
-    /// Stopped by a cancel of the region itself, through its token.
-    ByCancel(Cancelled),
+    /// Stopped by the region's own limit, or by a cancel of its token; and what the code made of it.
+    Stopped(Reason, anyhow::Error),
 }
 
 fn enter<T>(
@@ -86,26 +84,31 @@ fn judge<T>(node: &Arc<Node>, result: anyhow::Result<T>) -> Left<T> {
     }
     // Without one of its own it is somebody else's stop: a failure here.
     let Some(own) = node.own() else { return Left::With(Err(error)) };
-    drop_guarded(error);
-    if own.reason.kind() == ReasonKind::Deadline {
-        Left::ByLimit(TimedOut::new(own.reason))
-    } else {
-        Left::ByCancel(Cancelled::new(own.reason))
-    }
+    Left::Stopped(own.reason, error)
 }
 
 fn move_on<T>(left: Left<T>) -> anyhow::Result<Option<T>> {
     match left {
         Left::With(result) => result.map(Some),
-        Left::ByLimit(_) | Left::ByCancel(_) => Ok(None),
+        Left::Stopped(_, error) => {
+            drop_guarded(error);
+            Ok(None)
+        }
     }
 }
 
 fn fail<T>(left: Left<T>) -> anyhow::Result<T> {
     match left {
         Left::With(result) => result,
-        Left::ByLimit(timed_out) => Err(timed_out.into()),
-        Left::ByCancel(stop) => Err(stop.into()),
+        Left::Stopped(reason, error) => {
+            let around = around_stop(&error);
+            drop_guarded(error);
+            let own: anyhow::Error = match reason.kind() {
+                ReasonKind::Deadline => TimedOut::new(reason).into(),
+                _ => Cancelled::new(reason).into(),
+            };
+            Err(around.into_iter().fold(own, anyhow::Error::context))
+        }
     }
 }
 
@@ -194,7 +197,8 @@ pub fn move_on_at<T>(at: Instant, f: impl FnOnce() -> anyhow::Result<T>) -> anyh
 /// # Errors
 ///
 /// Returns [`TimedOut`] if this limit stopped `f`; else the error of `f`. A cancel of the region's own token comes out as
-/// the [`Cancelled`](crate::Cancelled) that it is, a failure to the code around.
+/// the [`Cancelled`](crate::Cancelled) that it is, a failure to the code around. Contexts that `f` put around its stop are
+/// put around these.
 ///
 /// # Panics
 ///

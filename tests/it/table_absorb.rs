@@ -876,7 +876,15 @@ fn a_region_stops_the_code_inside_it_not_the_jobs_spawned_inside_it() {
 enum ReadError {
     #[error("cannot read the list")]
     List(#[from] io::Error),
+    #[error(transparent)]
+    Stopped(#[from] Cancelled),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Transparent(#[from] io::Error);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrapper {
@@ -884,6 +892,9 @@ enum Wrapper {
     Context,
     Io,
     IoInEnum,
+    Transparent,
+    TransparentIo,
+    TransparentContext,
     Group,
     GroupInContext,
 }
@@ -904,6 +915,9 @@ impl Wrapper {
             Wrapper::Context => anyhow::Error::new(stop).context("while reading"),
             Wrapper::Io => io::Error::from(stop).into(),
             Wrapper::IoInEnum => ReadError::from(io::Error::from(stop)).into(),
+            Wrapper::Transparent => ReadError::from(stop).into(),
+            Wrapper::TransparentIo => Transparent::from(io::Error::from(stop)).into(),
+            Wrapper::TransparentContext => ReadError::from(anyhow::Error::new(stop).context("while reading")).into(),
             Wrapper::Group => group(stop).into(),
             Wrapper::GroupInContext => anyhow::Error::new(group(stop)).context("while reading"),
         }
@@ -997,6 +1011,12 @@ wrappers! {
     an_io_stop_of_a_job, an_io_stop_of_the_body, an_io_stop_in_a_region, an_io_stray: Io;
     an_io_stop_in_an_enum_of_a_job, an_io_stop_in_an_enum_of_the_body, an_io_stop_in_an_enum_in_a_region,
         an_io_stray_in_an_enum: IoInEnum;
+    a_transparent_stop_of_a_job, a_transparent_stop_of_the_body, a_transparent_stop_in_a_region,
+        a_transparent_stray: Transparent;
+    a_transparent_io_stop_of_a_job, a_transparent_io_stop_of_the_body, a_transparent_io_stop_in_a_region,
+        a_transparent_io_stray: TransparentIo;
+    a_transparent_stop_in_context_of_a_job, a_transparent_stop_in_context_of_the_body,
+        a_transparent_stop_in_context_in_a_region, a_transparent_stray_in_context: TransparentContext;
     a_group_of_stops_of_a_job, a_group_of_stops_of_the_body, a_group_of_stops_in_a_region, a_stray_group: Group;
     a_group_in_context_of_a_job, a_group_in_context_of_the_body, a_group_in_context_in_a_region,
         a_stray_group_in_context: GroupInContext;
@@ -1062,5 +1082,88 @@ fn a_cancel_made_a_plain_error_counts() {
         let group = result.unwrap_err();
         assert_eq!(failures(&group), ["job `x` failed: no answer: Explicit"]);
         assert!(group.primary().during_cancellation());
+    });
+}
+
+// What was wrapped around a stop.
+
+// D16, S25:
+#[test]
+fn what_a_body_put_around_its_stop_is_a_note_at_every_level() {
+    virtually(|| {
+        let token = CancelToken::new();
+        let result = named("outer").under(&token).open(|_| {
+            token.cancel();
+            let inner = named("inner").open(|_| checkpoint().context("fetching").context("page 3"));
+            inner.context("crawling")
+        });
+        let group = result.unwrap_err();
+        let _ = only_stop(&group);
+        assert_eq!(group.primary().notes(), ["fetching", "page 3", "crawling"]);
+        let tree = format!("{group:?}");
+        assert!(tree.contains("\n   note: fetching\n   note: page 3\n   note: crawling"), "{tree}");
+    });
+}
+
+// D16, D17:
+#[test]
+fn what_was_put_around_the_stop_of_a_deadline_is_a_note_of_the_timeout() {
+    virtually(|| {
+        let group = named("s").timeout(HOUR).open(|_| sleep(10 * HOUR).context("fetching")).unwrap_err();
+        assert_eq!(only_timeout(&group).reason().who(), "scope `s`");
+        assert_eq!(group.primary().notes(), ["fetching"]);
+        let fetches = || sleep(10 * HOUR).context("fetching");
+        let group = named("s")
+            .open(|s| {
+                s.job("x").timeout(HOUR).spawn(fetches);
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(only_timeout(&group).reason().who(), "job `x`");
+        assert_eq!(group.primary().notes(), ["fetching"]);
+        let error = fail_after(HOUR, fetches).unwrap_err();
+        assert!(error.is::<TimedOut>());
+        assert!(format!("{error:#}").starts_with("fetching: region `"), "{error:#}");
+    });
+}
+
+// D16:
+#[test]
+fn of_what_jobs_put_around_their_stops_the_first_few_are_notes_after_those_of_the_body() {
+    virtually(|| {
+        let result = named("s").open(|s| {
+            for n in 0..100 {
+                s.job(n.to_string()).spawn(|| sleep(10 * HOUR).context("fetching"));
+            }
+            s.job("bare").spawn(|| Ok(sleep(10 * HOUR)?));
+            let alone = s.job("alone").spawn(|| sleep(10 * HOUR).context("not the scope's stop"));
+            sleep(HOUR)?;
+            alone.cancel();
+            s.cancel();
+            checkpoint().context("waiting")
+        });
+        let group = result.unwrap_err();
+        let _ = only_stop(&group);
+        let jobs = (0..5).map(|n| format!("job `{n}`: fetching"));
+        assert_eq!(group.primary().notes(), std::iter::once("waiting".to_owned()).chain(jobs).collect::<Vec<_>>());
+    });
+}
+
+// D16, S34, S35:
+#[test]
+fn what_was_put_around_stops_is_no_note_where_something_failed() {
+    virtually(|| {
+        let group = named("s")
+            .open(|s| {
+                s.job("x").spawn(|| sleep(10 * HOUR).context("fetching"));
+                s.job("fails").spawn(|| -> tassel::Result<()> {
+                    sleep(HOUR)?;
+                    anyhow::bail!("disk full")
+                });
+                sleep(10 * HOUR).context("waiting")
+            })
+            .unwrap_err();
+        assert_eq!(failures(&group), ["job `fails` failed: disk full"]);
+        assert_eq!(group.primary().notes(), [""; 0]);
     });
 }
