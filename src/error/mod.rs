@@ -8,9 +8,13 @@
 //! | `panic` | payloads, and guards around code of others that may panic |
 //! | `leaf` | one failure and where it came from |
 //! | `join` | what a joiner is told |
-//! | `group` | the tree, failures told twice |
+//! | `group` | the tree |
 //! | `stop` | what counts as a stop, and what was around it |
-//! | `render` | every text |
+//! | `repeat` | failures that only tell of another |
+//! | `log` | what a scope records |
+//! | `split` | taking a group apart |
+//! | `render` | every text but the tree |
+//! | `tree` | the text that is a tree |
 //!
 //! Each file imports from those above it only.
 //!
@@ -23,20 +27,25 @@
 mod group;
 mod join;
 mod leaf;
+mod log;
 mod panic;
 mod render;
+mod repeat;
+mod split;
 mod stop;
+mod tree;
 
+pub(crate) use self::{
+    group::ScopeInfo,
+    leaf::{Failure, Origin},
+    log::Log,
+    panic::{drop_guarded, try_drop},
+    stop::{around_stop, stop_in},
+};
 pub use self::{
     group::{Child, ErrorGroup, OrStopped, SubGroup},
     join::JoinError,
     leaf::{JobId, Leaf},
-};
-pub(crate) use self::{
-    group::{Log, ScopeInfo},
-    leaf::{Failure, Origin},
-    panic::{drop_guarded, try_drop},
-    stop::{around_stop, stop_in},
 };
 
 #[cfg(test)]
@@ -46,10 +55,11 @@ mod given {
     use std::{
         panic::Location,
         sync::Arc,
+        thread,
         time::{Duration, Instant},
     };
 
-    use super::{ErrorGroup, Failure, JobId, Log, Origin, ScopeInfo};
+    use super::{Child, ErrorGroup, Failure, JobId, JoinError, Log, Origin, ScopeInfo, SubGroup};
     use crate::cancel::reason::{Cancelled, Label, Reason, ReasonKind, TimedOut};
 
     pub(super) fn place() -> &'static Location<'static> {
@@ -87,6 +97,14 @@ mod given {
         Failure::Error(anyhow::Error::msg(text))
     }
 
+    pub(super) fn causes() -> Failure {
+        Failure::Error(anyhow::anyhow!("disk full").context("cannot save"))
+    }
+
+    pub(super) fn tree(group: &ErrorGroup) -> String {
+        plain(&format!("{group:?}"))
+    }
+
     pub(super) fn panicked(text: &'static str) -> Failure {
         Failure::Panic(Box::new(text))
     }
@@ -121,5 +139,39 @@ mod given {
 
     pub(super) fn timeout(scope: &str) -> TimedOut {
         TimedOut::new(deadline(scope))
+    }
+
+    pub(super) fn join_failed(id: u64, name: &str) -> anyhow::Error {
+        JoinError::Failed { id: JobId::new(id), name: name.into(), text: "disk full".into() }.into()
+    }
+
+    pub(super) fn told(id: u64, name: &str) -> Failure {
+        Failure::Error(join_failed(id, name))
+    }
+
+    pub(super) fn names(group: &ErrorGroup) -> Vec<String> {
+        group.leaves().map(|leaf| leaf.name().into_owned()).collect()
+    }
+
+    pub(super) fn child(group: &ErrorGroup, at: usize) -> &SubGroup {
+        match group.iter().nth(at) {
+            Some(Child::Group(sub)) => sub,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn on_a_small_stack(f: impl FnOnce() + Send) {
+        thread::scope(|s| {
+            thread::Builder::new().stack_size(2 << 20).spawn_scoped(s, f).unwrap().join().unwrap();
+        });
+    }
+
+    const DEEP: u64 = 100_000;
+
+    pub(super) fn nested(mut inner: ErrorGroup) -> ErrorGroup {
+        for level in 0..DEEP {
+            inner = group("s", 1, [(job(1_000_000 + level, "j"), returned(inner))]);
+        }
+        inner
     }
 }

@@ -112,12 +112,8 @@ mod tests {
     use super::*;
     use crate::error::{
         Failure, JobId, Log,
-        given::{body, deadline, failed, group, info, job, plain, stop, timeout},
+        given::{body, deadline, failed, group, info, job, join_failed, plain, stop, timeout},
     };
-
-    fn join_failed() -> anyhow::Error {
-        JoinError::Failed { id: JobId::new(1), name: "a".into(), text: "disk full".into() }.into()
-    }
 
     #[derive(Debug, thiserror::Error)]
     enum Mine {
@@ -170,7 +166,7 @@ mod tests {
         let cancelled = JoinError::Cancelled { id, name, reason: deadline("s"), started: false };
         assert!(stop_in(&cancelled.into()).is_some());
         assert!(stop_in(&anyhow::Error::new(JoinError::You(stop("s"))).context("a")).is_some());
-        assert!(stop_in(&join_failed()).is_none());
+        assert!(stop_in(&join_failed(1, "a")).is_none());
         assert!(stop_in(&Leaf::new(body(1), Failure::Stopped(stop("s")), true).into()).is_some());
         assert!(stop_in(&Leaf::new(body(1), Failure::Error(stop("s").into()), true).into()).is_none());
     }
