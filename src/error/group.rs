@@ -51,6 +51,13 @@ impl Node {
         }
     }
 
+    pub(super) fn shown(&self) -> Child<'_> {
+        match self {
+            Node::Leaf(leaf) => Child::Leaf(leaf),
+            Node::Group(sub) => Child::Group(sub),
+        }
+    }
+
     pub(super) fn id(&self) -> JobId {
         match self {
             Node::Leaf(leaf) => leaf.id(),
@@ -102,6 +109,7 @@ pub struct ErrorGroup(pub(super) Box<Inner>);
 pub(super) struct Inner {
     pub(super) info: ScopeInfo,
     pub(super) children: Vec<Node>,
+    pub(super) notes: Vec<String>,
     pub(super) leaves: usize,
     stops: usize,
     pub(super) panics: usize,
@@ -113,8 +121,16 @@ pub(super) struct Inner {
 impl ErrorGroup {
     /// A group without children, which must not get out.
     pub(super) fn hollow(info: ScopeInfo) -> Self {
-        let (children, alias_of) = (Vec::new(), None);
-        ErrorGroup(Box::new(Inner { info, children, leaves: 0, stops: 0, panics: 0, repeats: 0, alias_of }))
+        ErrorGroup(Box::new(Inner {
+            info,
+            children: Vec::new(),
+            notes: Vec::new(),
+            leaves: 0,
+            stops: 0,
+            panics: 0,
+            repeats: 0,
+            alias_of: None,
+        }))
     }
 
     /// Takes a group out of an error that will be dropped. Taking it by value would drop the contexts around it
@@ -124,15 +140,24 @@ impl ErrorGroup {
         mem::replace(self, ErrorGroup::hollow(info))
     }
 
-    /// Counts, and marks the primary leaf, after a change of children.
+    /// Marks the primary leaf, and counts, once it is known what a scope recorded.
     pub(super) fn seal(&mut self) {
+        for (at, child) in self.0.children.iter_mut().enumerate() {
+            if let Node::Leaf(leaf) = child {
+                leaf.set_primary(at == 0);
+            }
+        }
+        self.count();
+    }
+
+    /// Counts, after a change of children.
+    pub(super) fn count(&mut self) {
         let inner = &mut *self.0;
         (inner.leaves, inner.stops, inner.panics, inner.repeats) = (0, 0, 0, 0);
-        for (at, child) in inner.children.iter_mut().enumerate() {
+        for child in &inner.children {
             inner.repeats += child.repeats();
             match child {
                 Node::Leaf(leaf) => {
-                    leaf.set_primary(at == 0);
                     inner.leaves += 1;
                     inner.stops += usize::from(leaf.stop().is_some());
                     inner.panics += usize::from(leaf.is_panic());
@@ -209,10 +234,7 @@ impl ErrorGroup {
     /// Returns the direct children, in the order in which they were recorded.
     #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Child<'_>> + ExactSizeIterator {
-        self.0.children.iter().map(|node| match node {
-            Node::Leaf(leaf) => Child::Leaf(leaf),
-            Node::Group(sub) => Child::Group(sub),
-        })
+        self.0.children.iter().map(Node::shown)
     }
 
     /// Returns every leaf of the tree, depth first.
@@ -266,9 +288,61 @@ impl ErrorGroup {
         self.leaves().find_map(Leaf::downcast_ref)
     }
 
+    /// Returns what was said about the group while it travelled, oldest first.
+    ///
+    /// Trees show it below the group. In an outer group, the contexts that were put around the group follow.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.0.notes
+    }
+
+    /// Appends a note to the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let crawl = || {
+    ///     tassel::scope(|s| {
+    ///         s.job("load").spawn(|| -> tassel::Result<()> { anyhow::bail!("disk full") });
+    ///         Ok(())
+    ///     })
+    /// };
+    /// let Err(mut group) = crawl() else { panic!("the disk is not full") };
+    /// group.add_note("on the second attempt");
+    /// assert!(format!("{group:?}").contains("\nnote: on the second attempt\n"));
+    /// ```
+    pub fn add_note(&mut self, note: impl Into<String>) {
+        self.0.notes.push(note.into());
+    }
+
+    /// Appends to each leaf of the tree the note that `note` has for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let mut group = tassel::scope(|_| -> tassel::Result<()> { anyhow::bail!("disk full") }).unwrap_err();
+    /// group.note_leaves(|leaf| leaf.is_panic().then(|| "please report this".to_owned()));
+    /// # assert!(group.primary().notes().is_empty());
+    /// ```
+    pub fn note_leaves(&mut self, mut note: impl FnMut(&Leaf) -> Option<String>) {
+        let mut levels = vec![self.0.children.iter_mut()];
+        while let Some(level) = levels.last_mut() {
+            match level.next() {
+                None => drop(levels.pop()),
+                Some(Node::Group(sub)) => levels.push(sub.group.0.children.iter_mut()),
+                Some(Node::Leaf(leaf)) => {
+                    if let Some(note) = note(leaf) {
+                        leaf.add_note(note);
+                    }
+                }
+            }
+        }
+    }
+
     /// Returns the first failure: the one that made the scope cancel the rest.
     ///
-    /// If the first child is a group, it is that group's first failure.
+    /// If the first child is a group, it is that group's first failure. In a part of a group ([`split`](Self::split)) it
+    /// is the first that the part has; [`Leaf::is_primary`] tells whether it is the scope's.
     ///
     /// # Panics
     ///
@@ -314,6 +388,26 @@ pub enum Child<'g> {
     Group(&'g SubGroup),
 }
 
+impl<'g> Child<'g> {
+    /// Returns the leaf, if the child is one.
+    #[must_use]
+    pub fn leaf(self) -> Option<&'g Leaf> {
+        match self {
+            Child::Leaf(leaf) => Some(leaf),
+            Child::Group(_) => None,
+        }
+    }
+
+    /// Returns the inner group, if the child is one.
+    #[must_use]
+    pub fn group(self) -> Option<&'g SubGroup> {
+        match self {
+            Child::Leaf(_) => None,
+            Child::Group(sub) => Some(sub),
+        }
+    }
+}
+
 /// Holds the group of an inner scope, as a child of the outer scope's group.
 ///
 /// Besides, it tells in which job that was, where and when.
@@ -321,7 +415,6 @@ pub struct SubGroup {
     pub(super) origin: Origin,
     pub(super) during_cancellation: bool,
     pub(super) panicked: bool,
-    pub(super) notes: Vec<String>,
     pub(super) also: Vec<JobId>,
     pub(super) group: ErrorGroup,
 }
@@ -390,10 +483,10 @@ impl SubGroup {
         self.panicked
     }
 
-    /// Returns the contexts that were put around the group, oldest first.
+    /// Returns the notes of the group, the contexts that were put around it last.
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        self.group.notes()
     }
 }
 

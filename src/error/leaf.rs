@@ -18,6 +18,7 @@ use std::{
     fmt, mem,
     panic::Location,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -46,15 +47,24 @@ impl fmt::Display for JobId {
     }
 }
 
+/// Whose failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Job,
+    /// The body of the scope, which is called `body`.
+    Body,
+    /// Code that was given a part of a group, and is called `handler`.
+    Handler,
+}
+
 /// Where a failure came from, as the scope knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) id: JobId,
     /// A job without a name is called after its place and number.
     pub(crate) name: Option<Arc<str>>,
-    /// The body of the scope, which is called `body`.
-    pub(crate) body: bool,
-    /// Where the job was spawned; for the body, where the scope was opened.
+    pub(crate) role: Role,
+    /// Where the job was spawned; for the body, where the scope was opened; for a handler, where it was called.
     pub(crate) place: &'static Location<'static>,
     /// Counts the spawns of the scope, from one.
     pub(crate) number: u64,
@@ -70,11 +80,21 @@ pub(crate) struct Origin {
 impl Origin {
     /// What the job is called, without quotes.
     pub(crate) fn name(&self) -> Cow<'_, str> {
-        match &self.name {
-            _ if self.body => Cow::Borrowed("body"),
-            Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(format!("{}:{}#{}", self.place.file(), self.place.line(), self.number)),
+        match (self.role, &self.name) {
+            (Role::Body, _) => Cow::Borrowed("body"),
+            (Role::Handler, _) => Cow::Borrowed("handler"),
+            (Role::Job, Some(name)) => Cow::Borrowed(name),
+            (Role::Job, None) => Cow::Owned(format!("{}:{}#{}", self.place.file(), self.place.line(), self.number)),
         }
+    }
+}
+
+/// The name of this thread, or its number.
+pub(crate) fn thread_name() -> Arc<str> {
+    let thread = thread::current();
+    match thread.name() {
+        Some(name) => name.into(),
+        None => format!("{:?}", thread.id()).into(),
     }
 }
 
@@ -201,7 +221,7 @@ impl Leaf {
     /// Returns what the job is called.
     ///
     /// A job that was given no name is called after its place and number, such as `src/main.rs:12#3`; the body of a
-    /// scope is called `body`.
+    /// scope is called `body`, what failed in [`ErrorGroup::handle`](crate::ErrorGroup::handle) is called `handler`.
     #[must_use]
     pub fn name(&self) -> Cow<'_, str> {
         self.0.origin.name()
@@ -239,7 +259,8 @@ impl Leaf {
 
     /// Returns whether this is the first failure of its scope.
     ///
-    /// Where the first failure of a scope came as the group of an inner scope, it is the inner scope's first.
+    /// Where the first failure of a scope came as the group of an inner scope, it is the inner scope's first. Taking a
+    /// group apart does not change it.
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.0.primary
@@ -259,6 +280,13 @@ impl Leaf {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.0.notes
+    }
+
+    /// Appends a note, which trees show below the leaf.
+    ///
+    /// Leaves inside a group are given notes by [`ErrorGroup::note_leaves`](crate::ErrorGroup::note_leaves).
+    pub fn add_note(&mut self, note: impl Into<String>) {
+        self.0.notes.push(note.into());
     }
 
     /// Returns the error that the job returned.

@@ -96,14 +96,16 @@ impl Node {
         };
         match group {
             None => Node::Leaf(leaf),
-            Some(group) => Node::Group(Box::new(SubGroup {
-                origin: leaf.origin().clone(),
-                during_cancellation: leaf.during_cancellation(),
-                panicked,
-                notes,
-                also: Vec::new(),
-                group,
-            })),
+            Some(mut group) => {
+                group.0.notes.append(&mut notes);
+                Node::Group(Box::new(SubGroup {
+                    origin: leaf.origin().clone(),
+                    during_cancellation: leaf.during_cancellation(),
+                    panicked,
+                    also: Vec::new(),
+                    group,
+                }))
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ mod tree;
 
 pub(crate) use self::{
     group::ScopeInfo,
-    leaf::{Failure, Origin},
+    leaf::{Failure, Origin, Role, thread_name},
     log::Log,
     panic::{drop_guarded, try_drop},
     stop::{around_stop, stop_in},
@@ -59,7 +59,7 @@ mod given {
         time::{Duration, Instant},
     };
 
-    use super::{Child, ErrorGroup, Failure, JobId, JoinError, Log, Origin, ScopeInfo, SubGroup};
+    use super::{Child, ErrorGroup, Failure, JobId, JoinError, Log, Origin, Role, ScopeInfo, SubGroup};
     use crate::cancel::reason::{Cancelled, Label, Reason, ReasonKind, TimedOut};
 
     pub(super) fn place() -> &'static Location<'static> {
@@ -79,7 +79,7 @@ mod given {
         Origin {
             id: JobId::new(id),
             name: None,
-            body: false,
+            role: Role::Job,
             place: place(),
             number: id,
             path: "crawl/job".into(),
@@ -90,7 +90,7 @@ mod given {
     }
 
     pub(super) fn body(id: u64) -> Origin {
-        Origin { body: true, ..unnamed(id) }
+        Origin { role: Role::Body, ..unnamed(id) }
     }
 
     pub(super) fn failed(text: &'static str) -> Failure {

@@ -20,7 +20,7 @@ use std::{collections::HashSet, error::Error, fmt, iter, panic::Location, sync::
 use super::{
     group::{Child, ErrorGroup, SubGroup},
     join::JoinError,
-    leaf::{Cause, Failure, Leaf, Origin},
+    leaf::{Cause, Failure, Leaf, Origin, Role},
     panic::{CHAIN, payload_text, shown, source_of},
     stop::stop_in,
 };
@@ -68,14 +68,18 @@ struct Who<'o>(&'o Origin);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.body { f.write_str("the body") } else { write!(f, "job `{}`", self.0.name()) }
+        match self.0.role {
+            Role::Job => write!(f, "job `{}`", self.0.name()),
+            Role::Body => f.write_str("the body"),
+            Role::Handler => f.write_str("the handler"),
+        }
     }
 }
 
 impl Origin {
     /// The place after the name, unless that is the place, or that of the scope, itself.
     pub(super) fn shown_place(&self) -> String {
-        bracketed(self.name.is_some() && !self.body, self.place)
+        bracketed(self.role == Role::Handler || self.name.is_some() && self.role == Role::Job, self.place)
     }
 }
 
@@ -188,7 +192,7 @@ impl SubGroup {
 }
 
 impl<'g> Child<'g> {
-    fn origin(self) -> &'g Origin {
+    pub(super) fn origin(self) -> &'g Origin {
         match self {
             Child::Leaf(leaf) => leaf.origin(),
             Child::Group(sub) => sub.origin(),
@@ -223,15 +227,15 @@ impl ErrorGroup {
         if let Some(error) = self.own_timeout() {
             return format!("{scope} timed out: {}", error.reason());
         }
-        let (bodies, jobs): (Vec<_>, Vec<_>) =
-            self.iter().filter(|child| !child.is_stop()).partition(|child| child.origin().body);
+        let (jobs, others): (Vec<_>, Vec<_>) =
+            self.iter().filter(|child| !child.is_stop()).partition(|child| child.origin().role == Role::Job);
         // A job counts once, also if its captures left a second failure behind.
         let failed = jobs.into_iter().map(|job| job.origin().id).collect::<HashSet<_>>().len() as u64;
         let all = info.jobs.max(failed);
         let jobs = format!("{} of {} job{}", grouped(failed), grouped(all), if all == 1 { "" } else { "s" });
-        match (failed, bodies.first()) {
-            (0, Some(body)) => format!("{scope}: the body {}", body.how()),
-            (_, Some(_)) => format!("{scope}: {jobs} and the body failed"),
+        match (failed, others.first()) {
+            (0, Some(first)) => format!("{scope}: {} {}", Who(first.origin()), first.how()),
+            (_, Some(first)) => format!("{scope}: {jobs} and {} failed", Who(first.origin())),
             (_, None) => format!("{scope}: {jobs} failed"),
         }
     }
@@ -239,7 +243,7 @@ impl ErrorGroup {
     /// The time limit of the scope itself, if nothing else failed.
     fn own_timeout(&self) -> Option<&TimedOut> {
         match (self.iter().len(), self.iter().next()?) {
-            (1, Child::Leaf(leaf)) if leaf.origin().body => match leaf.cause() {
+            (1, Child::Leaf(leaf)) if leaf.origin().role == Role::Body => match leaf.cause() {
                 Cause::TimedOut(error) => Some(error),
                 _ => None,
             },
@@ -271,7 +275,7 @@ impl fmt::Display for ErrorGroup {
         if self.is_told() {
             return Ok(());
         }
-        if self.iter().any(|child| !child.origin().body) {
+        if self.iter().any(|child| child.origin().role == Role::Job) {
             write!(f, "; first: {} {}", Who(first.origin()), first.how())?;
         }
         if !f.alternate() {

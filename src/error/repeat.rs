@@ -90,7 +90,7 @@ pub(super) fn without_repeats(children: Vec<Node>) -> Vec<Node> {
             let Some(outer) = frames.last_mut() else { break };
             if let (true, Some(home)) = (frame.kept.is_empty(), frame.home) {
                 let heard = news.entry(home).or_default();
-                heard.notes.append(&mut sub.notes);
+                heard.notes.append(&mut sub.group.0.notes);
                 heard.also.push(sub.origin.id);
                 heard.also.append(&mut sub.also);
                 outer.home = Some(home);
@@ -208,7 +208,7 @@ impl Node {
                 leaf.also_mut().extend(news.also);
                 (leaf.notes_mut(), None)
             }
-            Node::Group(sub) => (&mut sub.notes, Some((&mut sub.also, news.also))),
+            Node::Group(sub) => (&mut sub.group.0.notes, Some((&mut sub.also, news.also))),
         };
         for note in news.notes {
             if notes.last() != Some(&note) {

@@ -80,7 +80,7 @@ pub(crate) fn around_stop(error: &anyhow::Error) -> Vec<String> {
     let Some(ours) = Ours::find(error, |link| around.push(link)) else { return Vec::new() };
     let mut notes = match ours {
         Ours::Stop(_) | Ours::Join(_) => Vec::new(),
-        Ours::Group(group) => group.primary().notes().to_vec(),
+        Ours::Group(group) => [group.primary().notes(), group.notes()].concat(),
         Ours::Leaf(leaf) => leaf.notes().to_vec(),
     };
     if around.is_empty() {
@@ -246,7 +246,8 @@ mod tests {
         }
         impl Error for Walks {
             fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(self.0.0.root_cause())
+                let links = self.0.0.chain().take(100).enumerate();
+                links.last().and_then(|(steps, link)| (steps < 99).then_some(link))
             }
         }
         let error = Walks(Root(anyhow::Error::new(stop("s")).context("a")));

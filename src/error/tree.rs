@@ -19,7 +19,7 @@ use std::{
 use super::{
     group::{Child, ErrorGroup, SubGroup},
     join::JoinError,
-    leaf::{JobId, Leaf},
+    leaf::{JobId, Leaf, Role},
     panic::shown,
     render::{because, course, grouped, time},
 };
@@ -55,6 +55,7 @@ impl fmt::Debug for ErrorGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut tree = Tree::new(Some(self), f.alternate());
         tree.add("", "", &self.root(), 0);
+        tree.notes("", self.notes());
         tree.grow(self);
         tree.print(f, self.len())
     }
@@ -166,7 +167,7 @@ impl<'g> Tree<'g> {
                 Child::Leaf(leaf) => {
                     let text = self.causes(leaf);
                     let like = (leaf.how(), text.clone(), leaf.notes());
-                    if !leaf.origin().body {
+                    if leaf.origin().role == Role::Job {
                         let at = *known.entry(like).or_insert(rows.len());
                         if let Some(Row::Leaves(leaves, _)) = rows.get_mut(at) {
                             leaves.push(leaf);

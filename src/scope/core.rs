@@ -27,7 +27,9 @@ use crate::{
         node::{Hook, Node},
         reason::{Cancelled, Label, Reason, ReasonKind, TimedOut},
     },
-    error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, ScopeInfo, around_stop, drop_guarded, stop_in},
+    error::{
+        ErrorGroup, Failure, JobId, Leaf, Log, Origin, Role, ScopeInfo, around_stop, drop_guarded, stop_in, thread_name,
+    },
     park::{
         seat::{Seat, with_chair},
         standstill::{Awaited, Moving, Party, Wait},
@@ -37,7 +39,7 @@ use crate::{
     prim::Mutex,
     raw::{Home, Tally},
     scope::{
-        job::{Job, Queued, thread_name},
+        job::{Job, Queued},
         roots::Listed,
     },
     wait,
@@ -335,7 +337,7 @@ impl Core {
         Origin {
             id: JobId::new(self.body.id),
             name: None,
-            body: true,
+            role: Role::Body,
             place: self.label().place,
             number: 0,
             path: self.body.path(),

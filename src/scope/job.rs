@@ -25,7 +25,7 @@ use crate::{
         node::Registration,
         reason::{Cancelled, Reason, ReasonKind, TimedOut},
     },
-    error::{Failure, JobId, JoinError, Origin, around_stop, drop_guarded, stop_in},
+    error::{Failure, JobId, JoinError, Origin, Role, around_stop, drop_guarded, stop_in, thread_name},
     park::seat::{Seat, with_chair},
     pool::{self, UsePool},
     prim::{AtomicU8, Mutex, Ordering},
@@ -36,7 +36,6 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -240,7 +239,7 @@ impl Job {
         Origin {
             id: self.id(),
             name: self.strand.label.name.clone(),
-            body: false,
+            role: Role::Job,
             place: self.strand.label.place,
             number: self.number(),
             path: self.strand.path(),
@@ -248,15 +247,6 @@ impl Job {
             took: self.started.get().map_or(Duration::ZERO, |started| now.saturating_duration_since(*started)),
             thread: thread_name(),
         }
-    }
-}
-
-/// The name of this thread, or its number.
-pub(crate) fn thread_name() -> Arc<str> {
-    let thread = thread::current();
-    match thread.name() {
-        Some(name) => name.into(),
-        None => format!("{:?}", thread.id()).into(),
     }
 }
 

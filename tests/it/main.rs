@@ -10,6 +10,7 @@ mod compiler;
 mod cycle;
 mod elastic;
 mod fail;
+mod group;
 mod join;
 mod messages;
 mod panic;

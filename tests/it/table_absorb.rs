@@ -1133,7 +1133,7 @@ fn of_what_jobs_put_around_their_stops_the_first_few_are_notes_after_those_of_th
     virtually(|| {
         let result = named("s").open(|s| {
             for n in 0..100 {
-                s.job(n.to_string()).spawn(|| sleep(10 * HOUR).context("fetching"));
+                s.job(n.to_string()).spawn(|| sleep(10 * HOUR).context("fetching").context("crawling"));
             }
             s.job("bare").spawn(|| Ok(sleep(10 * HOUR)?));
             let alone = s.job("alone").spawn(|| sleep(10 * HOUR).context("not the scope's stop"));
@@ -1144,8 +1144,15 @@ fn of_what_jobs_put_around_their_stops_the_first_few_are_notes_after_those_of_th
         });
         let group = result.unwrap_err();
         let _ = only_stop(&group);
-        let jobs = (0..5).map(|n| format!("job `{n}`: fetching"));
-        assert_eq!(group.primary().notes(), std::iter::once("waiting".to_owned()).chain(jobs).collect::<Vec<_>>());
+        let notes = [
+            "waiting",
+            "job `0`: fetching",
+            "job `0`: crawling",
+            "job `1`: fetching",
+            "job `1`: crawling",
+            "job `2`: fetching",
+        ];
+        assert_eq!(group.primary().notes(), notes);
     });
 }
 
