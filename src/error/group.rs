@@ -103,6 +103,29 @@ impl Node {
 /// assert_eq!(group.primary().to_string(), "job `load` failed");
 /// assert_eq!(format!("{:#}", group.primary()), "job `load` failed: disk full");
 /// ```
+///
+/// # Serialization
+///
+/// With the feature `serde` a group can be serialized, for logs and other programs. The form is flat, so that depth is no
+/// danger to whoever writes or reads it: one object, `{"text": …, "nodes": […]}`, whose `nodes` are the groups and leaves of
+/// the tree, depth first, the group itself first.
+///
+/// | field of a node | of | holds |
+/// |---|---|---|
+/// | `parent` | all | the index of the node around, `null` for the first |
+/// | `kind` | all | `group`, or of a leaf `error`, `panic`, `stop` or `timeout` |
+/// | `text` | all | what `Display` says: of the scope, or of who failed |
+/// | `notes` | all | texts, oldest first |
+/// | `job` | all | whose failure it is, as below; `null` for the first |
+/// | `during_cancellation` | all | as [`Leaf::during_cancellation`]; `false` for the first |
+/// | `children` | groups | the indices of the nodes in it |
+/// | `scope` | groups | `name`, `place`, `jobs` (spawned in all), `stopped`, and `reason`: `kind`, `text` and `who`, or `null` |
+/// | `causes` | leaves | the texts of the error and its sources, outermost first |
+/// | `primary` | leaves | as [`Leaf::is_primary`] |
+///
+/// A `job` has `id`, `role` (`job`, `body` or `handler`), `name`, `path`, `place`, `thread`, and in seconds `offset` and
+/// `took`. Places are `file:line:column`. A [`Leaf`] alone is such a node without `parent`. Fields may be added in minor
+/// releases. Payloads of panics and backtraces are left out.
 #[must_use = "it holds the errors of every job"]
 pub struct ErrorGroup(pub(super) Box<Inner>);
 
@@ -111,10 +134,11 @@ pub(super) struct Inner {
     pub(super) children: Vec<Node>,
     pub(super) notes: Vec<String>,
     pub(super) leaves: usize,
-    stops: usize,
+    /// Of the first child, if all leaves are stops. Kept here, as a search for it would cost the depth of the tree.
+    stop: Option<Cancelled>,
     pub(super) panics: usize,
     pub(super) repeats: usize,
-    /// Of the first child, if all leaves are repeats. Kept here, as a search for it would cost the depth of the tree.
+    /// Of the first child, if all leaves are repeats.
     alias_of: Option<JobId>,
 }
 
@@ -126,7 +150,7 @@ impl ErrorGroup {
             children: Vec::new(),
             notes: Vec::new(),
             leaves: 0,
-            stops: 0,
+            stop: None,
             panics: 0,
             repeats: 0,
             alias_of: None,
@@ -153,22 +177,22 @@ impl ErrorGroup {
     /// Counts, after a change of children.
     pub(super) fn count(&mut self) {
         let inner = &mut *self.0;
-        (inner.leaves, inner.stops, inner.panics, inner.repeats) = (0, 0, 0, 0);
+        (inner.leaves, inner.panics, inner.repeats) = (0, 0, 0);
         for child in &inner.children {
             inner.repeats += child.repeats();
             match child {
                 Node::Leaf(leaf) => {
                     inner.leaves += 1;
-                    inner.stops += usize::from(leaf.stop().is_some());
                     inner.panics += usize::from(leaf.is_panic());
                 }
                 Node::Group(sub) => {
                     inner.leaves += sub.group.0.leaves;
-                    inner.stops += sub.group.0.stops;
                     inner.panics += sub.group.0.panics;
                 }
             }
         }
+        let stops = inner.children.iter().map(|child| child.shown().stop());
+        inner.stop = stops.reduce(|first, next| first.filter(|_| next.is_some())).flatten().cloned();
         let first = inner.children.first().filter(|_| inner.repeats == inner.leaves);
         inner.alias_of = first.and_then(Node::alias_of);
     }
@@ -187,9 +211,9 @@ impl ErrorGroup {
         &self.0.info
     }
 
-    /// The stop, if every leaf is one.
+    /// The first stop, if every leaf is one.
     pub(crate) fn as_stop(&self) -> Option<&Cancelled> {
-        if self.0.stops == self.0.leaves { self.primary().stop() } else { None }
+        self.0.stop.as_ref()
     }
 
     /// Returns the name of the scope, or a place such as `src/main.rs:4`.
@@ -389,6 +413,21 @@ pub enum Child<'g> {
 }
 
 impl<'g> Child<'g> {
+    pub(super) fn origin(self) -> &'g Origin {
+        match self {
+            Child::Leaf(leaf) => leaf.origin(),
+            Child::Group(sub) => sub.origin(),
+        }
+    }
+
+    /// The stop that it is, if so.
+    pub(super) fn stop(self) -> Option<&'g Cancelled> {
+        match self {
+            Child::Leaf(leaf) => leaf.stop(),
+            Child::Group(sub) => sub.group.as_stop(),
+        }
+    }
+
     /// Returns the leaf, if the child is one.
     #[must_use]
     pub fn leaf(self) -> Option<&'g Leaf> {

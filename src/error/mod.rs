@@ -15,6 +15,7 @@
 //! | `split` | taking a group apart |
 //! | `render` | every text but the tree |
 //! | `tree` | the text that is a tree |
+//! | `json` | the form for other programs, with feature `serde` |
 //!
 //! Each file imports from those above it only.
 //!
@@ -26,6 +27,8 @@
 
 mod group;
 mod join;
+#[cfg(feature = "serde")]
+mod json;
 mod leaf;
 mod log;
 mod panic;

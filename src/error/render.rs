@@ -114,13 +114,18 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// An error and its causes.
+pub(super) fn links<'e>(error: Option<&'e (dyn Error + 'static)>) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    iter::successors(error, |link| source_of(*link)).take(CHAIN)
+}
+
 /// The texts of an error and its causes, each once: many an error's text ends with that of its cause.
 pub(super) fn chain<'e>(
     error: Option<&'e (dyn Error + 'static)>,
     instead: &dyn Fn(&'e JoinError) -> Option<String>,
 ) -> String {
     let mut text = String::new();
-    for link in iter::successors(error, |link| source_of(*link)).take(CHAIN) {
+    for link in links(error) {
         let says = shown(link);
         if text.ends_with(&says) {
             continue;
@@ -191,26 +196,12 @@ impl SubGroup {
     }
 }
 
-impl<'g> Child<'g> {
-    pub(super) fn origin(self) -> &'g Origin {
-        match self {
-            Child::Leaf(leaf) => leaf.origin(),
-            Child::Group(sub) => sub.origin(),
-        }
-    }
-
-    fn is_stop(self) -> bool {
-        match self {
-            Child::Leaf(leaf) => leaf.stop().is_some(),
-            Child::Group(sub) => sub.group().as_stop().is_some(),
-        }
-    }
-
+impl Child<'_> {
     pub(super) fn how(self) -> &'static str {
         match self {
             Child::Leaf(leaf) => leaf.how(),
             Child::Group(sub) if sub.is_panic() => "panicked",
-            Child::Group(_) if self.is_stop() => "was stopped",
+            Child::Group(_) if self.stop().is_some() => "was stopped",
             Child::Group(_) => "failed",
         }
     }
@@ -228,7 +219,7 @@ impl ErrorGroup {
             return format!("{scope} timed out: {}", error.reason());
         }
         let (jobs, others): (Vec<_>, Vec<_>) =
-            self.iter().filter(|child| !child.is_stop()).partition(|child| child.origin().role == Role::Job);
+            self.iter().filter(|child| child.stop().is_none()).partition(|child| child.origin().role == Role::Job);
         // A job counts once, also if its captures left a second failure behind.
         let failed = jobs.into_iter().map(|job| job.origin().id).collect::<HashSet<_>>().len() as u64;
         let all = info.jobs.max(failed);

@@ -12,6 +12,7 @@ mod elastic;
 mod fail;
 mod group;
 mod join;
+mod json;
 mod messages;
 mod panic;
 mod sleeper;
