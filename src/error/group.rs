@@ -634,6 +634,8 @@ mod tests {
         assert!(group("t", 1, [(job(2, "a"), returned(stopped()))]).as_stop().is_none());
         let mixed = group("t", 1, [(job(2, "a"), returned(stopped())), (body(3), failed("x"))]);
         assert!(mixed.as_stop().is_none());
+        let mixed = group("t", 1, [(body(3), Failure::Stopped(stop("outer"))), (job(2, "a"), failed("x"))]);
+        assert!(mixed.as_stop().is_none());
         assert!(group("s", 0, [(body(1), Failure::TimedOut(timeout("s")))]).as_stop().is_none());
         let judged = group("s", 0, [(body(1), Failure::Error(stop("elsewhere").into()))]);
         assert!(judged.as_stop().is_none());
