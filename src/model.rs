@@ -535,6 +535,7 @@ fn claim_against(stop: Stop) {
         fail_fast: stop != Stop::Timeout,
         inline: true,
         inlined: 0,
+        keep: None,
     });
     let strand = Strand::job(Label { number: 1, ..label("job") }, &path, 1, &node, None, None);
     if matches!(stop, Stop::Handle | Stop::Timeout) {

@@ -119,7 +119,7 @@ impl Node {
 /// | `job` | all | whose failure it is, as below; `null` for the first |
 /// | `during_cancellation` | all | as [`Leaf::during_cancellation`]; `false` for the first |
 /// | `children` | groups | the indices of the nodes in it |
-/// | `scope` | groups | `name`, `place`, `jobs` (spawned in all), `stopped`, and `reason`: `kind`, `text` and `who`, or `null` |
+/// | `scope` | groups | `name`, `place`, `jobs` (spawned in all), `dropped`, `stopped`, and `reason`: `kind`, `text` and `who`, or `null` |
 /// | `causes` | leaves | the texts of the error and its sources, outermost first |
 /// | `primary` | leaves | as [`Leaf::is_primary`] |
 ///
@@ -133,6 +133,8 @@ pub(super) struct Inner {
     pub(super) info: ScopeInfo,
     pub(super) children: Vec<Node>,
     pub(super) notes: Vec<String>,
+    /// Failures of the scope that were counted, and not kept.
+    pub(super) dropped: u64,
     pub(super) leaves: usize,
     /// Of the first child, if all leaves are stops. Kept here, as a search for it would cost the depth of the tree.
     stop: Option<Cancelled>,
@@ -149,6 +151,7 @@ impl ErrorGroup {
             info,
             children: Vec::new(),
             notes: Vec::new(),
+            dropped: 0,
             leaves: 0,
             stop: None,
             panics: 0,
@@ -253,6 +256,16 @@ impl ErrorGroup {
     #[expect(clippy::len_without_is_empty, reason = "there is no empty group")]
     pub fn len(&self) -> usize {
         self.0.leaves
+    }
+
+    /// Returns how many failures of the scope were not kept, because they were more than
+    /// [`keep_failures`](crate::ScopeOptions::keep_failures) allows.
+    ///
+    /// Those of inner scopes are counted in their own groups. Parts of a group say what the whole says: nobody knows to which
+    /// part these failures would belong.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped
     }
 
     /// Returns the direct children, in the order in which they were recorded.

@@ -146,10 +146,11 @@ struct Scope<'g>(&'g ErrorGroup);
 impl Serialize for Scope<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let group = self.0;
-        let mut form = serializer.serialize_struct("Scope", 5)?;
+        let mut form = serializer.serialize_struct("Scope", 6)?;
         form.serialize_field("name", &group.name())?;
         form.serialize_field("place", &group.place().to_string())?;
         form.serialize_field("jobs", &group.info().jobs)?;
+        form.serialize_field("dropped", &group.dropped())?;
         form.serialize_field("stopped", &group.stopped())?;
         form.serialize_field("reason", &group.reason().map(Why))?;
         form.end()

@@ -10,7 +10,7 @@
 //!
 //! Which stop belongs to whom: the scope decides that, by its nodes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use super::{
     group::{ErrorGroup, Node, ScopeInfo, SubGroup},
@@ -27,11 +27,21 @@ pub(crate) struct Log {
     leaves: BTreeMap<u64, Leaf>,
     first_of: BTreeMap<JobId, u64>,
     next: u64,
+    /// How many failures may be kept; none is no limit.
+    limit: Option<NonZeroU32>,
+    /// How many are kept that count against the limit.
+    kept: u32,
+    dropped: u64,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
         Log::default()
+    }
+
+    /// Keeps the first `limit` failures.
+    pub(crate) fn with_limit(limit: Option<NonZeroU32>) -> Self {
+        Log { limit, ..Log::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -40,6 +50,19 @@ impl Log {
 
     pub(crate) fn push(&mut self, origin: Origin, failure: Failure, during_cancellation: bool) {
         self.put(Leaf::new(origin, failure, during_cancellation));
+    }
+
+    /// As [`put`](Self::put), unless the limit is reached: then the leaf is counted, and comes back to be dropped, which
+    /// runs code of the user.
+    #[must_use]
+    pub(crate) fn put_bounded(&mut self, leaf: Leaf) -> Option<Leaf> {
+        if self.limit.is_some_and(|limit| self.kept >= limit.get()) {
+            self.dropped += 1;
+            return Some(leaf);
+        }
+        self.kept = self.kept.saturating_add(1);
+        self.put(leaf);
+        None
     }
 
     pub(crate) fn put(&mut self, leaf: Leaf) {
@@ -62,6 +85,7 @@ impl Log {
         assert!(!self.is_empty(), "an error group of no errors: look at `Log::is_empty` first");
         let children = self.leaves.into_values().map(Node::new).collect();
         let mut group = ErrorGroup::hollow(info);
+        group.0.dropped = self.dropped;
         group.0.children = without_repeats(children);
         group.seal();
         group
@@ -124,6 +148,20 @@ mod tests {
     #[should_panic(expected = "an error group of no errors")]
     fn there_is_no_empty_group() {
         let _ = Log::new().into_group(info("s", 0));
+    }
+
+    // D12:
+    #[test]
+    fn a_log_with_a_limit_keeps_the_first_failures_and_counts_the_others() {
+        let leaf = |id| Leaf::new(job(id, "a"), failed("x"), false);
+        for (limit, kept) in [(2, 2), (4, 4), (0, 4)] {
+            let mut log = Log::with_limit(NonZeroU32::new(limit)); // 0 is none
+            let over = (1..=4).filter_map(|id| log.put_bounded(leaf(id))).count();
+            assert_eq!(over, 4 - kept);
+            log.put(leaf(5)); // of an isolated job: for its joiner, whatever the limit
+            let group = log.into_group(info("s", 5));
+            assert_eq!((group.len(), group.dropped()), (kept + 1, over as u64));
+        }
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl ErrorGroup {
         let (jobs, others): (Vec<_>, Vec<_>) =
             self.iter().filter(|child| child.stop().is_none()).partition(|child| child.origin().role == Role::Job);
         // A job counts once, also if its captures left a second failure behind.
-        let failed = jobs.into_iter().map(|job| job.origin().id).collect::<HashSet<_>>().len() as u64;
+        let failed = jobs.into_iter().map(|job| job.origin().id).collect::<HashSet<_>>().len() as u64 + self.dropped();
         let all = info.jobs.max(failed);
         let jobs = format!("{} of {} job{}", grouped(failed), grouped(all), if all == 1 { "" } else { "s" });
         match (failed, others.first()) {

@@ -64,6 +64,7 @@ impl ErrorGroup {
         let mut twin = both.then(|| ErrorGroup::hollow(self.0.info.clone()));
         if let Some(twin) = &mut twin {
             twin.0.notes.clone_from(&self.0.notes);
+            twin.0.dropped = self.0.dropped;
         }
         let with = |mut group: ErrorGroup, children| {
             group.0.children = children;
@@ -152,7 +153,8 @@ impl ErrorGroup {
     /// `handler`, whose place is this call and whose time is that of the last failure that it was given; or a group, if
     /// it returned one. So a handler that is not done with what it got may give it back. If the handler was
     /// told to stop, the leaf is a stop ([`Leaf::stop`]), and if nothing else is left, a cancelled scope around takes the
-    /// group in as one.
+    /// group in as one. Failures that the scope did not keep ([`dropped`](Self::dropped)) cannot be asked about: `None`
+    /// says that all kept ones were handled.
     ///
     /// # Examples
     ///
@@ -182,7 +184,7 @@ impl ErrorGroup {
         let place = Location::caller();
         let (given, rest) = self.split(|child| child.leaf().is_some_and(|leaf| leaf.downcast_ref::<E>().is_some()));
         let Some(given) = given else { return rest };
-        let info = given.0.info.clone();
+        let (info, dropped) = (given.0.info.clone(), given.0.dropped);
         let offset = given.0.children.iter().map(|child| child.shown().origin().offset).max();
         let (failure, notes) = match catch_unwind(AssertUnwindSafe(|| handler(given))) {
             Ok(Ok(())) => return rest,
@@ -198,6 +200,7 @@ impl ErrorGroup {
         };
         let origin = handler_origin(place, offset.unwrap_or_default());
         let mut all = rest.unwrap_or_else(|| ErrorGroup::hollow(info));
+        all.0.dropped = dropped;
         all.0.children.push(Node::new(Leaf::new(origin, failure, false).with_notes(notes)));
         // It is no longer the group of a scope that only stopped on purpose.
         all.0.info.stopped = false;
@@ -229,6 +232,7 @@ impl ErrorGroup {
         let mut leaves = IntoLeaves::new(mem::take(&mut self.0.children), Vec::new());
         self.0.children = leaves.by_ref().map(Node::Leaf).collect();
         self.0.info.jobs += leaves.jobs;
+        self.0.dropped += leaves.dropped;
         self.count();
         self
     }
@@ -351,11 +355,12 @@ struct IntoLeaves {
     notes: Vec<Vec<String>>,
     /// Of all inner scopes met so far.
     jobs: u64,
+    dropped: u64,
 }
 
 impl IntoLeaves {
     fn new(children: Vec<Node>, notes: Vec<String>) -> Self {
-        IntoLeaves { levels: vec![children.into_iter()], notes: vec![notes], jobs: 0 }
+        IntoLeaves { levels: vec![children.into_iter()], notes: vec![notes], jobs: 0, dropped: 0 }
     }
 }
 
@@ -371,6 +376,7 @@ impl Iterator for IntoLeaves {
                 }
                 Some(Node::Group(mut sub)) => {
                     self.jobs += sub.group.0.info.jobs;
+                    self.dropped += sub.group.0.dropped;
                     self.notes.push(mem::take(&mut sub.group.0.notes));
                     self.levels.push(mem::take(&mut sub.group.0.children).into_iter());
                 }

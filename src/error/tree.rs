@@ -82,6 +82,8 @@ struct Line {
 enum Row<'g> {
     Leaves(Vec<&'g Leaf>, String),
     Group(&'g SubGroup),
+    /// Failures that were not kept.
+    Dropped(u64),
 }
 
 /// The rows of one group that are still to be drawn.
@@ -146,6 +148,9 @@ impl<'g> Tree<'g> {
             let (branch, trunk) = if level.rows.len() > 0 { ("├─ ", "│  ") } else { ("└─ ", "   ") };
             let (first, then) = (format!("{indent}{branch}"), format!("{indent}{trunk}"));
             match row {
+                Row::Dropped(n) => {
+                    self.add(&first, &then, &format!("{} more failed, and were not kept", grouped(n)), 0);
+                }
                 Row::Leaves(leaves, text) => self.leaves(&first, &then, &leaves, &text),
                 Row::Group(sub) => {
                     self.add(&first, &then, &sub.line(), 0);
@@ -180,6 +185,9 @@ impl<'g> Tree<'g> {
             if rows.len() <= LINES {
                 rows.push(row);
             }
+        }
+        if group.dropped() > 0 {
+            rows.push(Row::Dropped(group.dropped()));
         }
         rows.into_iter()
     }

@@ -47,7 +47,9 @@ use crate::{
 use std::{
     any::Any,
     collections::{BTreeMap, VecDeque},
-    fmt, ptr,
+    fmt,
+    num::NonZeroU32,
+    ptr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
@@ -128,11 +130,13 @@ pub(crate) struct Setup {
     pub(crate) inline: bool,
     /// How many jobs run inline below the body.
     pub(crate) inlined: u32,
+    /// How many failures of jobs are kept; none is no limit.
+    pub(crate) keep: Option<NonZeroU32>,
 }
 
 impl Core {
     pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
-        let Setup { node, pool, body, path, fail_fast, inline, inlined } = setup;
+        let Setup { node, pool, body, path, fail_fast, inline, inlined, keep } = setup;
         let opened = node.clock().now();
         let core = Tally::new(Core {
             id: current::next_id(),
@@ -146,7 +150,7 @@ impl Core {
             inlined,
             listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
-            jobs: Mutex::default(),
+            jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::default() }),
             listed: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             me: OnceLock::new(),
@@ -286,9 +290,20 @@ impl Core {
         enders
     }
 
-    pub(crate) fn record(&self, origin: Origin, failure: Failure, notes: Vec<String>) {
-        let leaf = Leaf::new(origin, failure, self.node.is_stopping()).with_notes(notes);
-        self.jobs.lock().log.put(leaf);
+    /// Records a failure; that of an isolated job whatever the limit, as it belongs to the handle (D5).
+    pub(crate) fn record(&self, origin: Origin, failure: Failure, notes: Vec<String>, isolated: bool) {
+        let during = self.node.is_stopping();
+        let bounded = !isolated && origin.role == Role::Job;
+        let leaf = Leaf::new(origin, failure, during).with_notes(notes);
+        let mut jobs = self.jobs.lock();
+        let over = if bounded {
+            jobs.log.put_bounded(leaf)
+        } else {
+            jobs.log.put(leaf);
+            None
+        };
+        drop(jobs);
+        drop(over);
     }
 
     /// Gives an isolated job's failure to its joiner.
@@ -323,7 +338,7 @@ impl Core {
 
     /// A callback of the scope panicked: a failure like any other.
     pub(crate) fn callback_panicked(&self, payload: Box<dyn std::any::Any + Send>) {
-        self.record(self.body_origin(), Failure::Panic(payload), Vec::new());
+        self.record(self.body_origin(), Failure::Panic(payload), Vec::new(), false);
     }
 
     /// Ends a job that was not even queued: the scope is cancelled.
@@ -365,7 +380,7 @@ impl Core {
         };
         let origin = self.body_origin();
         let tells = origin.tells(&failure);
-        self.record(origin, failure, Vec::new());
+        self.record(origin, failure, Vec::new(), false);
         // Also when failures cancel nobody: the body is the manager (S65).
         self.fail_siblings(&self.body.label, tells);
         Body::Failed

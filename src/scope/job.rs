@@ -372,7 +372,7 @@ fn fail(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) {
 fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Option<String> {
     let origin = job.origin(core);
     let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
-    core.record(origin, failure, notes);
+    core.record(origin, failure, notes, job.isolated);
     tells
 }
 
@@ -399,7 +399,7 @@ fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
     }
     job.give_up(core);
     if let Err(payload) = tied.discard() {
-        core.record(job.origin(core), Failure::Panic(payload), Vec::new());
+        core.record(job.origin(core), Failure::Panic(payload), Vec::new(), job.isolated);
     }
     end(core, job);
 }

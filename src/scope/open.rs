@@ -212,7 +212,8 @@ impl ScopeOptions {
         let body_label = Label { what: "body", ..label };
         let body = Strand::at(body_label, Arc::clone(&path), order, &node);
         let fail_fast = self.on_failure == OnFailure::FailFast;
-        let core = Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline, inlined });
+        let core =
+            Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline, inlined, keep: self.keep });
         let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);

@@ -6,6 +6,7 @@
 
 use crate::{cancel::token::CancelToken, pool::Pool};
 use std::{
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -56,6 +57,7 @@ pub struct ScopeOptions {
     pub(crate) under: Option<CancelToken>,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_panic: OnPanic,
+    pub(crate) keep: Option<NonZeroU32>,
     pub(crate) no_inline: bool,
     pub(crate) pool: Option<Pool>,
 }
@@ -93,6 +95,33 @@ impl ScopeOptions {
     /// Says what the failure of a job does to its siblings.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.on_failure = on_failure;
+        self
+    }
+
+    /// Keeps the first `limit` failures of jobs, at least one; further ones are counted, and dropped at once.
+    ///
+    /// For scopes that keep going for long. Without, all are kept. The group says how many were not
+    /// ([`ErrorGroup::dropped`](crate::ErrorGroup::dropped)). A failure of the body is always kept, and so is that of an
+    /// isolated job, for its handle. An error is dropped on the thread that ran its job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tassel::{OnFailure, ScopeOptions};
+    /// let group = ScopeOptions::new()
+    ///     .on_failure(OnFailure::KeepGoing)
+    ///     .keep_failures(10)
+    ///     .open(|s| {
+    ///         for _ in 0..1000 {
+    ///             s.spawn(|| -> tassel::Result<()> { anyhow::bail!("refused") });
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .unwrap_err();
+    /// assert_eq!((group.len(), group.dropped()), (10, 990));
+    /// ```
+    pub fn keep_failures(mut self, limit: usize) -> Self {
+        self.keep = NonZeroU32::new(u32::try_from(limit).unwrap_or(u32::MAX).max(1));
         self
     }
 

@@ -2,7 +2,16 @@
 
 use crate::{guarded, virtually};
 use anyhow::{Context as _, bail};
-use std::{cell::Cell, collections::HashSet, fmt, io, num::ParseIntError, panic::panic_any, thread, time::Duration};
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    fmt, io,
+    num::ParseIntError,
+    panic::panic_any,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
 use tassel::{CancelToken, Child, ErrorGroup, Leaf, OnFailure, ScopeOptions, scope, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -232,6 +241,49 @@ fn ten_thousand_failing_jobs_are_two_hundred_lines_and_lose_nothing() {
         pages.sort_unstable();
         assert_eq!(pages, (0..10_000).step_by(2).collect::<Vec<_>>());
         assert_eq!(refused.unwrap().len(), 5_000);
+    });
+}
+
+/// Counts in its drop.
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+struct Counted;
+
+static GONE: AtomicU32 = AtomicU32::new(0);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        GONE.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// D12, S14:
+#[test]
+fn a_bounded_scope_keeps_the_first_failures_and_counts_the_others() {
+    virtually(|| {
+        let result: Result<(), ErrorGroup> = keep_going("crawl").keep_failures(3).open(|s| {
+            let cache = s.job("cache").isolated().spawn(|| -> tassel::Result<()> { bail!("no cache") });
+            for _ in 0..1000 {
+                s.job("page").spawn(|| Err::<(), _>(Counted.into()));
+            }
+            sleep(HOUR)?;
+            assert_eq!(GONE.load(Ordering::SeqCst), 997, "dropped while the scope goes on");
+            assert_eq!(cache.join()?.unwrap_err().to_string(), "job `cache` failed");
+            s.job("late").isolated().spawn(|| -> tassel::Result<()> { bail!("nobody asks") });
+            sleep(HOUR)?;
+            bail!("no more pages")
+        });
+        let group = result.unwrap_err();
+        assert_eq!((names(&group).join(" "), group.dropped()), ("page page page late body".to_owned(), 997));
+        assert_eq!(
+            group.to_string(),
+            "scope `crawl`: 1,001 of 1,002 jobs and the body failed; first: job `page` failed"
+        );
+        let tree = format!("{group:?}");
+        assert!(tree.ends_with("\n└─ 997 more failed, and were not kept"), "{tree}");
+        let (pages, rest) = group.split(is::<Counted>);
+        assert_eq!((pages.unwrap().dropped(), rest.unwrap().dropped()), (997, 997));
+        assert_eq!(GONE.load(Ordering::SeqCst), 1000);
     });
 }
 

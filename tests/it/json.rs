@@ -72,7 +72,7 @@ fn every_node_has_its_fields() {
                 "parent": null, "kind": "group", "text": found["text"], "notes": ["noted"], "job": null,
                 "during_cancellation": false, "children": [1, 3, 4],
                 "scope": {
-                    "name": "crawl", "place": "file:line:column", "jobs": 2, "stopped": false,
+                    "name": "crawl", "place": "file:line:column", "jobs": 2, "dropped": 0, "stopped": false,
                     "reason": { "kind": "deadline", "text": reason, "who": "scope `crawl`" },
                 },
             })
@@ -84,7 +84,7 @@ fn every_node_has_its_fields() {
                 "notes": ["on page 3"], "job": job("job", "b", "crawl/b", 0.0, 0.0), "during_cancellation": false,
                 "children": [2],
                 "scope": {
-                    "name": "parse", "place": "file:line:column", "jobs": 1, "stopped": false, "reason": null,
+                    "name": "parse", "place": "file:line:column", "jobs": 1, "dropped": 0, "stopped": false, "reason": null,
                 },
             })
         );
