@@ -114,7 +114,7 @@ fn leaf_fields<S: SerializeStruct>(form: &mut S, leaf: &Leaf) -> Result<(), S::E
     form.serialize_field("notes", leaf.notes())?;
     form.serialize_field("job", &Job(leaf.origin()))?;
     form.serialize_field("during_cancellation", &leaf.during_cancellation())?;
-    form.serialize_field("causes", &links(leaf.source()).map(|link| shown(link)).collect::<Vec<_>>())?;
+    form.serialize_field("causes", &links(leaf.source()).map(shown).collect::<Vec<_>>())?;
     form.serialize_field("primary", &leaf.is_primary())
 }
 

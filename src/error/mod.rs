@@ -12,7 +12,10 @@
 //! | `stop` | what counts as a stop, and what was around it |
 //! | `repeat` | failures that only tell of another |
 //! | `log` | what a scope records |
-//! | `split` | taking a group apart |
+//! | `look` | looking at a group, and adding notes |
+//! | `split` | taking a group apart in two |
+//! | `leaves` | taking it apart into its leaves |
+//! | `handle` | handling failures by kind |
 //! | `render` | every text but the tree |
 //! | `tree` | the text that is a tree |
 //! | `json` | the form for other programs, with feature `serde` |
@@ -26,11 +29,14 @@
 //! `around_stop`) without its lock.
 
 mod group;
+mod handle;
 mod join;
 #[cfg(feature = "serde")]
 mod json;
 mod leaf;
+mod leaves;
 mod log;
+mod look;
 mod panic;
 mod render;
 mod repeat;
@@ -46,9 +52,10 @@ pub(crate) use self::{
     stop::{around_stop, stop_in},
 };
 pub use self::{
-    group::{Child, ErrorGroup, OrStopped, SubGroup},
+    group::{Child, ErrorGroup, SubGroup},
     join::JoinError,
     leaf::{JobId, Leaf},
+    look::OrStopped,
 };
 
 #[cfg(test)]
@@ -62,7 +69,7 @@ mod given {
         time::{Duration, Instant},
     };
 
-    use super::{Child, ErrorGroup, Failure, JobId, JoinError, Log, Origin, Role, ScopeInfo, SubGroup};
+    use super::{Child, ErrorGroup, Failure, JobId, JoinError, Leaf, Log, Origin, Role, ScopeInfo, SubGroup};
     use crate::cancel::reason::{Cancelled, Label, Reason, ReasonKind, TimedOut};
 
     pub(super) fn place() -> &'static Location<'static> {
@@ -167,6 +174,21 @@ mod given {
         thread::scope(|s| {
             thread::Builder::new().stack_size(2 << 20).spawn_scoped(s, f).unwrap().join().unwrap();
         });
+    }
+
+    /// Two errors and two panics, of which one each is in an inner group, with notes on both groups.
+    pub(super) fn mixed() -> ErrorGroup {
+        let mut inner = group("parse", 3, [(job(1, "B.1"), causes()), (job(2, "B.2"), panicked("boom"))]);
+        inner.add_note("inside");
+        let error = anyhow::Error::new(inner).context("around");
+        let all = [(job(3, "a"), failed("x")), (job(4, "B"), Failure::Error(error)), (job(5, "c"), panicked("y"))];
+        let mut outer = group("crawl", 8, all);
+        outer.add_note("noted");
+        outer
+    }
+
+    pub(super) fn is_panic(child: Child<'_>) -> bool {
+        child.leaf().is_some_and(Leaf::is_panic)
     }
 
     const DEEP: u64 = 100_000;
