@@ -39,11 +39,11 @@ pub type Result<T, E = anyhow::Error> = anyhow::Result<T, E>;
 /// The error of jobs, bodies and regions: [`anyhow::Error`].
 pub use anyhow::Error;
 
-/// Time limits without jobs.
+/// Time limits, shields and cleanup, without jobs.
 pub mod region {
     pub use crate::{
         cancel::reason::TimedOut,
-        scope::region::{fail_after, fail_at, move_on_after, move_on_at},
+        scope::region::{cleanup, fail_after, fail_at, move_on_after, move_on_at, shield, shield_unbounded},
     };
 }
 

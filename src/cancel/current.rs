@@ -15,7 +15,8 @@
 
 use crate::{
     cancel::{
-        node::{Deadline, Node, Parents},
+        deadline::Deadline,
+        node::{Node, Parents},
         reason::{Cancelled, Label, Reason},
     },
     park::clock::Clock,

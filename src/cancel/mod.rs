@@ -1,10 +1,21 @@
 //! The tree that a cancel walks down: nodes, the public handle on them, and where the running code stands in it.
 //!
+//! | file | owns |
+//! |---|---|
+//! | `node` | a place in the tree: links, marks, who is told |
+//! | `deadline` | the instants of a node: moving, passing, watching them |
+//! | `callback` | calling each callback of a cancel once |
+//! | `reason` | why code was told to stop |
+//! | `token` | the public handle on a node |
+//! | `current` | where the running code stands |
+//!
 //! # Does not know
 //!
 //! Jobs, scopes, pools, errors. It pokes seats, and calls one upward hook per node, outside its locks.
 
+pub(crate) mod callback;
 pub(crate) mod current;
+pub(crate) mod deadline;
 pub(crate) mod node;
 pub(crate) mod reason;
 pub(crate) mod token;

@@ -6,21 +6,25 @@
 //! | bit | means | set |
 //! |---|---|---|
 //! | `OWN` | this node itself was cancelled, not only an ancestor | once, never cleared |
-//! | `STOPPING` | effectively cancelled: itself or an ancestor; what every check reads | once, never cleared |
-//! | `CLOSED` | its scope or region was left | once |
-//! | `DEADLINE` | there is an effective deadline | at birth |
-//! | `WATCHED` | somebody tells us when the effective deadline passes, so a look need not ask the clock | once |
+//! | `STOPPING` | code here is to stop, by the node's own cancel or by what it sees of one above; what every check reads | once, never cleared |
+//! | `ENDED` | the time for cleaning up is over: seen by `cleanup` below, too | once, never cleared |
+//! | `BROKEN` | nothing can go on: seen behind shields, too | once, never cleared |
+//! | `DUE` | some instant matters here (`next`, see `deadline.rs`), so a look asks the clock | by walks |
+//! | `WATCHED` | somebody tells us when it passes, so a look need not ask the clock | see `deadline.rs` |
+//!
+//! Each of `BROKEN`, `ENDED` and `STOPPING` comes with the next. What a node sees of those above is its [`Sight`]: a cancel
+//! does not walk behind shields, and only its end reaches `cleanup`.
 //!
 //! # Promises
 //!
-//! 1. *Sticky.* A bit is never cleared. The first cause stays; below, everybody shows the origin's.
+//! 1. *Sticky.* A mark is never taken back. The first cause stays; below, everybody shows the origin's.
 //! 2. *Cause before flag.* Who sees `STOPPING` finds a cause.
-//! 3. *Complete.* When [`cancel`](Node::cancel) returns, also to a second caller, every node below is marked, also one
-//!    that is being linked meanwhile.
+//! 3. *Complete.* When [`cancel`](Node::cancel) returns, also to a second caller, every node below that sees it is marked,
+//!    also one that is being linked meanwhile. So it is with instants that are moved.
 //! 4. *Told.* Every seat registered below is poked; every callback runs once, outside all locks, on the cancelling
 //!    thread and outside its ambient context; a node that is merely *closed* runs none.
 //! 5. *Iterative.* A chain of 100,000 nodes cancels and drops on a small stack.
-//! 6. *Deadlines mark.* Whoever finds a deadline passed marks the outermost expired ancestor, and so all below it.
+//! 6. *One budget.* The grace of a node runs from the moment that it begins to stop; below, the earliest end counts.
 //!
 //! # Does not know
 //!
@@ -28,70 +32,50 @@
 //!
 //! # Why no mark is lost
 //!
-//! What rewrites subtrees (cancel, close with children) holds one lock for the whole process, the tree lock. One per
-//! tree would not do: a scope may have a second parent in another tree ([`Parents::also`]), and marking through it
-//! must be finished, too, when `cancel` returns. It is taken by nobody else, so an uncancelled program never meets it.
+//! What rewrites subtrees (cancel, moving a deadline, the end of a grace, close with children) holds one lock for the whole
+//! process, the tree lock. One per tree would not do: a scope may have a second parent in another tree
+//! ([`Parents::also`]), and marking through it must be finished, too, when `cancel` returns. Besides, only the first look
+//! below a deadline takes it: a program without deadlines and cancels never meets it.
 //!
-//! A child is linked under its parent's list lock alone: insert, and copy the parent's flag, both in the lock. The walk
-//! sets a node's flag and reads its list in the same lock. So either the child is in the list that the walk reads, or
-//! the flag is there for the child to copy. The model is `model.rs`, `a_child_linked_during_a_cancel_is_marked`.
+//! A rewriter changes a node, and then visits what is below it: each node [refreshes](Node::refresh) itself, under its own
+//! lock, from what its parents show, and where this changes something the walk goes on below. The list of children is read
+//! in the same lock in which the node is changed.
+//!
+//! A child is linked under its parent's list lock alone: it is inserted, and then compares itself with what the parents
+//! show. So either the child is in the list that the walk reads, and is visited after the parent was changed; or the change
+//! is there for the child to see. Both refresh under the child's lock and from all parents, so the later of the two sees
+//! all that the earlier saw. The models are `model.rs`, `a_child_linked_during_a_cancel_is_marked` and
+//! `a_child_linked_during_a_move_has_the_new_deadline`.
 //!
 //! A seat is registered in the same manner: insert, and look at the flag, in the lock.
 
 use crate::{
     cancel::{
-        current,
+        callback::Callback,
+        deadline::{Deadline, Tick, TickCell},
         reason::{Label, Reason, ReasonKind},
     },
-    park::{
-        alarm::{Due, Watch},
-        clock::Clock,
-        seat::Seat,
-    },
-    prim::{AtomicU32, Condvar, Mutex, Ordering, ThreadId, current_thread, tree_lock},
+    park::{alarm::Watch, clock::Clock, seat::Seat},
+    prim::{AtomicU32, Mutex, Ordering, tree_lock},
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 use slab::Slab;
 use std::{
-    any::Any,
-    collections::HashMap,
     convert::Infallible,
     fmt,
-    panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 const OWN: u32 = 1;
-const STOPPING: u32 = 1 << 1;
-const CLOSED: u32 = 1 << 2;
-const DEADLINE: u32 = 1 << 3;
-const WATCHED: u32 = 1 << 4;
+pub(super) const STOPPING: u32 = 1 << 1;
+pub(super) const ENDED: u32 = 1 << 2;
+const BROKEN: u32 = 1 << 3;
+const DUE: u32 = 1 << 4;
+pub(super) const WATCHED: u32 = 1 << 5;
 
-/// A deadline as it was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
-    /// The timeout it was made of, for messages.
-    pub(crate) limit: Option<Duration>,
-    pub(crate) place: &'static Location<'static>,
-}
-
-impl Deadline {
-    /// Converts a timeout that starts now; `None` if it overflows, which means never.
-    pub(crate) fn after(clock: &Clock, limit: Duration, place: &'static Location<'static>) -> Option<Self> {
-        let at = clock.after(limit)?;
-        Some(Deadline { at, limit: Some(limit), place })
-    }
-
-    /// The earlier of two.
-    pub(crate) fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
-        match (a, b) {
-            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
-            (a, b) => a.or(b),
-        }
-    }
-}
+/// What is handed down.
+const MARKS: u32 = STOPPING | ENDED | BROKEN;
 
 /// Told, outside all locks, that its node has begun to stop.
 pub(crate) trait Hook: Send + Sync {
@@ -110,6 +94,27 @@ pub(crate) struct Own {
     pub(crate) by_will: bool,
 }
 
+/// What a node sees of a stop above it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// All: most nodes.
+    #[default]
+    Open,
+    /// Only that the time for cleaning up is over.
+    End,
+    /// Nothing, unless nothing can go on.
+    Shielded,
+}
+
+/// What a new node comes with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) deadline: Option<Deadline>,
+    /// How long `cleanup` below may go on once the node begins to stop. `None`: as long as others let it.
+    pub(crate) grace: Option<Duration>,
+    pub(crate) sight: Sight,
+}
+
 struct Up {
     node: Arc<Node>,
     slot: usize,
@@ -125,67 +130,252 @@ pub(crate) struct Parents<'a> {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     children: Slab<Weak<Node>>,
     seats: Slab<Arc<Seat>>,
-    callbacks: Slab<Callback>,
+    pub(super) callbacks: Slab<Callback>,
     channel: Option<(Sender<Infallible>, Receiver<Infallible>)>,
-    cause: Option<Reason>,
-    own: Option<Own>,
-    watch: Option<Watch>,
+    pub(super) own: Option<Own>,
+    /// The marks that this node has by itself.
+    pub(super) flags: u32,
+    pub(super) deadline: Option<Deadline>,
+    /// When the grace of this node is over; set when it begins to stop.
+    pub(super) end: Option<Instant>,
+    /// The alarm's entry: for the deadline, then for the end.
+    pub(super) watch: Option<Watch>,
 }
 
 /// A place in the cancellation tree. See the module header.
 pub(crate) struct Node {
     state: AtomicU32,
+    pub(super) deadline: TickCell,
+    pub(super) next: TickCell,
+    pub(super) end: TickCell,
+    pub(super) sight: Sight,
+    grace: Option<Duration>,
     label: Label,
     clock: Clock,
-    own_deadline: Option<Deadline>,
-    deadline: Option<Instant>,
     up: Option<Up>,
     also: Option<Up>,
     /// Whether there is a scope here or above: a picture of all scopes comes by.
     observed: bool,
     hook: OnceLock<Weak<dyn Hook>>,
-    inner: Mutex<Inner>,
+    cause: OnceLock<Reason>,
+    pub(super) inner: Mutex<Inner>,
+}
+
+/// What a node sees above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Above {
+    marks: u32,
+    deadline: Tick,
+    next: Tick,
+    end: Tick,
+}
+
+impl Above {
+    const NOTHING: Above = Above { marks: 0, deadline: Tick::NEVER, next: Tick::NEVER, end: Tick::NEVER };
+
+    pub(super) fn has(self, mark: u32) -> bool {
+        self.marks & mark != 0
+    }
+}
+
+/// What a refresh has changed.
+struct Change {
+    /// It stops from now on.
+    begins: bool,
+    /// Whoever waits here has planned for a later instant.
+    nearer: bool,
+    /// What those below see.
+    shown: bool,
 }
 
 impl Node {
-    /// Makes a node, linked below its parents, and marked if one of them is.
-    pub(crate) fn new(parents: &Parents<'_>, label: Label, clock: Clock, own_deadline: Option<Deadline>) -> Arc<Self> {
-        let inherited = [parents.parent, parents.also].into_iter().flatten();
-        // An outer deadline means nothing to another clock.
-        let inherited = inherited.filter(|node| node.clock.is_same(&clock)).filter_map(|node| node.deadline);
-        let deadline = inherited.chain(own_deadline.map(|d| d.at)).min();
+    /// Makes a node that sees all, linked below its parents, and marked if one of them is.
+    pub(crate) fn new(parents: &Parents<'_>, label: Label, clock: Clock, deadline: Option<Deadline>) -> Arc<Self> {
+        Node::with(parents, label, clock, Terms { deadline, ..Terms::default() })
+    }
+
+    /// Makes a node, linked below its parents, and marked as they are.
+    pub(crate) fn with(parents: &Parents<'_>, label: Label, clock: Clock, terms: Terms) -> Arc<Self> {
+        let Terms { deadline, grace, sight } = terms;
         let reserve = |parent: Option<&Arc<Node>>| {
             parent.map(|node| Up { slot: node.inner.lock().children.insert(Weak::new()), node: Arc::clone(node) })
         };
         let observed = label.what == "scope" || parents.parent.is_some_and(|parent| parent.observed);
         let node = Arc::new(Node {
-            state: AtomicU32::new(if deadline.is_some() { DEADLINE } else { 0 }),
+            state: AtomicU32::new(0),
+            deadline: TickCell::never(),
+            next: TickCell::never(),
+            end: TickCell::never(),
+            sight,
+            grace,
             label,
             clock,
-            own_deadline,
-            deadline,
             up: reserve(parents.parent),
             also: reserve(parents.also),
             observed,
             hook: OnceLock::new(),
-            inner: Mutex::new(Inner::default()),
+            cause: OnceLock::new(),
+            inner: Mutex::new(Inner { deadline, ..Inner::default() }),
         });
         for up in [&node.up, &node.also].into_iter().flatten() {
-            let mut inner = up.node.inner.lock();
-            inner.children[up.slot] = Arc::downgrade(&node);
-            let cause = if up.node.is_stopping() { inner.cause.clone() } else { None };
-            drop(inner);
-            if let Some(cause) = cause {
-                let mut inner = node.inner.lock();
-                inner.cause.get_or_insert(cause);
-                // Pairs with the acquire in `is_stopping`: the cause is there.
-                node.state.fetch_or(STOPPING, Ordering::AcqRel);
-            }
+            up.node.inner.lock().children[up.slot] = Arc::downgrade(&node);
+        }
+        // After it is in the lists: see the header.
+        if deadline.is_some() || node.above() != Above::NOTHING {
+            node.refresh(&mut node.inner.lock());
         }
         node
+    }
+
+    fn ups(&self) -> impl Iterator<Item = &Arc<Node>> {
+        [&self.up, &self.also].into_iter().flatten().map(|up| &up.node)
+    }
+
+    /// The parents whose instants mean something here: those of another clock do not.
+    pub(super) fn ups_in_time(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.ups().filter(|up| up.clock.is_same(&self.clock))
+    }
+
+    /// Whether a stop of a parent in that state is one that this node sees.
+    fn sees(&self, state: u32) -> bool {
+        let mark = match self.sight {
+            Sight::Open => STOPPING,
+            Sight::End => ENDED,
+            Sight::Shielded => BROKEN,
+        };
+        state & mark != 0
+    }
+
+    /// Looks at the parents. Stable under the tree lock; else what changes meanwhile is brought by a walk.
+    pub(super) fn above(&self) -> Above {
+        let mut above = Above::NOTHING;
+        for up in self.ups() {
+            // Pairs with the release in `refresh`: with a mark the cause is there, with `DUE` the instants.
+            let state = up.state.load(Ordering::Acquire);
+            if self.sees(state) {
+                above.marks |= state & MARKS;
+            }
+            // What neither stops nor has anything due has no instants.
+            let silent = state & (STOPPING | DUE) == 0 || self.sight == Sight::Shielded;
+            if silent || !up.clock.is_same(&self.clock) {
+                continue;
+            }
+            let (mut deadline, mut next, end) = (up.deadline.get(), up.next.get(), up.end.get());
+            if self.sight == Sight::End {
+                // A deadline above is no deadline here; but it is to be marked in time, since a grace may begin with it.
+                deadline = end;
+                next = next.min(end);
+            }
+            above.deadline = above.deadline.min(deadline);
+            above.next = above.next.min(next);
+            above.end = above.end.min(end);
+        }
+        above
+    }
+
+    /// Brings the node up to date with itself and its parents. The caller holds its lock, as `inner` shows.
+    fn refresh(self: &Arc<Self>, inner: &mut Inner) -> Change {
+        let above = self.above();
+        let before = self.state.load(Ordering::Acquire);
+        let begins = before & STOPPING == 0 && (inner.flags | above.marks) & STOPPING != 0;
+        if begins {
+            // The cause goes first, so that the bits never show without one. It may be there: the node's own.
+            if let Some(cause) = self.cause_above() {
+                let _ = self.cause.set(cause);
+            }
+            match self.grace {
+                Some(_) if inner.end.is_some() || self.is_closed() => {}
+                Some(Duration::ZERO) => inner.flags |= ENDED,
+                Some(grace) => inner.end = self.clock.after(grace),
+                None => {}
+            }
+        }
+        let marks = (before & MARKS) | inner.flags | above.marks;
+        let own = Tick::at(inner.deadline.map(|deadline| deadline.at));
+        let next = if marks & STOPPING == 0 { above.next.min(own) } else { above.next };
+        let end = above.end.min(Tick::at(inner.end));
+        let deadline = above.deadline.min(own);
+
+        let watch = match inner.watch {
+            _ if marks & ENDED != 0 => None,
+            _ if marks & STOPPING != 0 => inner.end,
+            Some(_) => inner.deadline.map(|deadline| deadline.at),
+            None => None,
+        };
+        // If it is refused: who waits or looks below marks by the clock.
+        self.set_watch(inner, watch);
+        // Also where `next` is as before: it may be somebody else's instant now.
+        let unwatched = before & WATCHED != 0 && marks & STOPPING == 0 && next != Tick::NEVER;
+        let change = Change {
+            begins,
+            nearer: next < self.next.get(),
+            shown: marks != before & MARKS
+                || (next, end, deadline) != (self.next.get(), self.end.get(), self.deadline.get()),
+        };
+        self.next.set(next);
+        self.end.set(end);
+        self.deadline.set(deadline);
+        let gone = if unwatched { WATCHED } else { 0 } | if next == Tick::NEVER { DUE } else { 0 };
+        if before & gone != 0 {
+            self.state.fetch_and(!gone, Ordering::AcqRel);
+        }
+        let new = marks | if next == Tick::NEVER { 0 } else { DUE };
+        if !before & new != 0 {
+            // Pairs with the acquires in `has` and `above`: cause and instants are there.
+            self.state.fetch_or(new, Ordering::AcqRel);
+        }
+        change
+    }
+
+    /// Refreshes this node, which the caller has changed, and all below it. The caller holds the tree lock.
+    pub(super) fn spread(self: &Arc<Self>) -> Effects {
+        let mut effects = Effects::default();
+        let mut todo = vec![Arc::clone(self)];
+        let mut to_watch = Vec::new();
+        while let Some(node) = todo.pop() {
+            let mut guard = node.inner.lock();
+            let inner = &mut *guard;
+            let watched = node.has(WATCHED);
+            let change = node.refresh(inner);
+            let unwatched = watched && !node.has(WATCHED);
+            if change.begins || change.nearer {
+                effects.seats.extend(inner.seats.iter().map(|(_, seat)| Arc::clone(seat)));
+            }
+            if change.begins {
+                let call = !node.is_closed();
+                for callback in inner.callbacks.drain() {
+                    callback.take_out();
+                    effects.callbacks.push((callback, call));
+                }
+                effects.senders.extend(inner.channel.take());
+            }
+            if change.shown {
+                todo.extend(inner.children.iter().filter_map(|(_, child)| child.upgrade()));
+            }
+            drop(guard);
+            if unwatched {
+                to_watch.push(Arc::clone(&node));
+            }
+            if change.begins {
+                effects.nodes.push(node);
+            } else {
+                effects.visited.push(node);
+            }
+        }
+        for node in to_watch {
+            node.watch_in_tree();
+        }
+        effects
+    }
+
+    /// The reason of a parent whose stop is seen here.
+    fn cause_above(&self) -> Option<Reason> {
+        // Pairs with the release in `refresh`.
+        let up = self.ups().find(|up| self.sees(up.state.load(Ordering::Acquire)))?;
+        up.cause.get().cloned()
     }
 
     pub(crate) fn label(&self) -> &Label {
@@ -233,20 +423,29 @@ impl Node {
         }
     }
 
-    fn has(&self, bit: u32) -> bool {
+    pub(super) fn has(&self, bit: u32) -> bool {
         // Pairs with the release of whoever set the bit: what goes with it (the cause) is visible.
         self.state.load(Ordering::Acquire) & bit != 0
     }
 
-    /// Tells whether the node is marked. Does not ask the clock: see [`is_cancelled`](Node::is_cancelled).
+    pub(super) fn set(&self, bit: u32) {
+        // Pairs with the acquire in `has`.
+        self.state.fetch_or(bit, Ordering::AcqRel);
+    }
+
+    /// Tells whether code here is to stop. Does not ask the clock: see [`is_cancelled`](Node::is_cancelled).
     pub(crate) fn is_stopping(&self) -> bool {
         self.has(STOPPING)
     }
 
-    /// Tells whether an ancestor's cancel is visible here.
+    /// Tells whether it stops because it, or what it hangs below, was left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.cause.get().is_some_and(|cause| cause.kind() == ReasonKind::Closed)
+    }
+
+    /// Returns the reason of a stop above that is seen here.
     pub(crate) fn outside(&self) -> Option<Reason> {
-        let ups = [&self.up, &self.also].into_iter().flatten();
-        ups.filter(|up| up.node.is_stopping()).find_map(|up| up.node.reason())
+        self.cause_above()
     }
 
     /// Returns how the node was cancelled by itself, if it was.
@@ -254,23 +453,18 @@ impl Node {
         if self.has(OWN) { self.inner.lock().own.clone() } else { None }
     }
 
-    /// Returns why the node stops, if it does.
+    /// Returns why code here is to stop, if it is.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        if self.is_stopping() { self.inner.lock().cause.clone() } else { None }
-    }
-
-    /// Returns the earliest deadline in force here.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        if self.is_stopping() { self.cause.get().cloned() } else { None }
     }
 
     /// The look without the clock: `None` if the clock must be asked.
     pub(crate) fn seen(&self) -> Option<bool> {
-        // Pairs with the release in `mark`.
+        // Pairs with the release in `refresh`.
         let state = self.state.load(Ordering::Acquire);
         match state {
             _ if state & STOPPING != 0 => Some(true),
-            _ if state & DEADLINE == 0 || state & WATCHED != 0 => Some(false),
+            _ if state & DUE == 0 || state & WATCHED != 0 => Some(false),
             _ => None,
         }
     }
@@ -279,123 +473,71 @@ impl Node {
     ///
     /// The first look below a deadline has the deadline watched; after that it is one load.
     pub(crate) fn is_cancelled(self: &Arc<Self>) -> bool {
-        // Pairs with the release in `mark`.
-        let state = self.state.load(Ordering::Acquire);
-        if state & (STOPPING | DEADLINE) == 0 {
-            return false;
+        if let Some(seen) = self.seen() {
+            return seen;
         }
-        if state & STOPPING != 0 {
-            return true;
-        }
-        if state & WATCHED == 0 {
-            self.watch();
-            self.expire();
-        }
+        self.watch();
+        self.expire();
         self.is_stopping()
     }
 
-    /// Sees to it that the effective deadline marks this node without anybody looking.
-    pub(crate) fn watch(self: &Arc<Self>) {
-        if !self.has(DEADLINE) || self.has(WATCHED | STOPPING) {
-            return;
-        }
-        let mut owner = self;
-        while owner.own_deadline.map(|d| d.at) != self.deadline {
-            let ups = [&owner.up, &owner.also].into_iter().flatten();
-            match ups.map(|up| &up.node).find(|up| up.deadline == self.deadline) {
-                Some(up) => owner = up,
-                None => return,
-            }
-        }
-        let mut inner = owner.inner.lock();
-        if inner.watch.is_none() && !owner.is_stopping() {
-            let Some(at) = owner.deadline else { return };
-            let target: Weak<Node> = Arc::downgrade(owner);
-            inner.watch = owner.clock.watch(at, target);
-            if inner.watch.is_none() {
-                return; // no thread for the alarm: later looks go on asking the clock
-            }
-        }
-        drop(inner);
-        owner.state.fetch_or(WATCHED, Ordering::Relaxed); // publishes nothing: the alarm has locks of its own
-        self.state.fetch_or(WATCHED, Ordering::Relaxed);
-    }
-
-    /// Compares with the clock, and marks the outermost ancestor whose deadline has passed.
-    pub(crate) fn expire(self: &Arc<Self>) {
-        let Some(deadline) = self.deadline else { return };
-        if self.is_stopping() && self.outside().is_some() {
-            return;
-        }
-        let now = self.clock.now();
-        if now < deadline {
-            return;
-        }
-        let mut outermost = (0, None);
-        let mut look = vec![(1_usize, self)];
-        // Nodes with two parents make many ways to one ancestor; each is gone once for each greater height.
-        let mut seen = HashMap::new();
-        while let Some((height, node)) = look.pop() {
-            if seen.get(&Arc::as_ptr(node)).is_some_and(|seen| *seen >= height) {
-                continue;
-            }
-            seen.insert(Arc::as_ptr(node), height);
-            if node.own_deadline.is_some_and(|d| d.at <= now) && height > outermost.0 {
-                outermost = (height, Some(node));
-            }
-            let ups = [&node.up, &node.also].into_iter().flatten();
-            let ups = ups.filter(|up| up.node.clock.is_same(&node.clock) && up.node.deadline.is_some_and(|d| d <= now));
-            look.extend(ups.map(|up| (height + 1, &up.node)));
-        }
-        if let (_, Some(node)) = outermost {
-            if let Some(deadline) = node.own_deadline {
-                let reason = node.deadline_reason(&deadline);
-                node.cancel(&reason, false);
-            }
-        }
-    }
-
-    fn deadline_reason(&self, deadline: &Deadline) -> Reason {
-        Reason::new(ReasonKind::Deadline, self.label.clone(), deadline.at)
-            .limit_is(deadline.limit)
-            .place_is(deadline.place)
-    }
-
-    /// Cancels this node and everything below it. A second cancel changes nothing, but returns as late: promise 3.
+    /// Cancels this node and everything below it that sees it. A second cancel changes nothing, but returns as late:
+    /// promise 3.
     pub(crate) fn cancel(self: &Arc<Self>, reason: &Reason, by_will: bool) {
+        self.cancel_within(reason, by_will, None);
+    }
+
+    /// Cancels, and ends `cleanup` below after `grace`: at once if it is zero, as the node's terms say if it is `None`.
+    ///
+    /// Of a node that is cancelled already it may bring the end nearer, and does nothing else.
+    pub(crate) fn cancel_within(self: &Arc<Self>, reason: &Reason, by_will: bool, grace: Option<Duration>) {
         let tree = tree_lock();
         let mut inner = self.inner.lock();
-        if inner.own.is_some() {
+        if !self.mark_own(&mut inner, Own { reason: reason.clone(), by_will }) && grace.is_none() {
             return;
         }
-        inner.own = Some(Own { reason: reason.clone(), by_will });
-        // The cause goes first, so that the bits never show without one.
-        inner.cause.get_or_insert_with(|| reason.clone());
-        self.state.fetch_or(OWN, Ordering::AcqRel);
+        if matches!(reason.kind(), ReasonKind::Deadlock | ReasonKind::Starved) {
+            // Who waits behind a shield waits for ever.
+            inner.flags |= ENDED | BROKEN;
+        }
+        match grace {
+            Some(Duration::ZERO) => inner.flags |= ENDED,
+            Some(grace) => inner.end = [inner.end, self.clock.after(grace)].into_iter().flatten().min(),
+            None => {}
+        }
         drop(inner);
-        let effects = mark(self, reason);
+        let effects = self.spread();
         drop(tree);
-        effects.carry_out(reason.kind() != ReasonKind::Closed);
+        effects.carry_out();
+    }
+
+    /// Takes note of the node's own cancel, to be spread after it. `false` if it has one.
+    pub(super) fn mark_own(&self, inner: &mut Inner, own: Own) -> bool {
+        if inner.own.is_some() {
+            return false;
+        }
+        let _ = self.cause.set(own.reason.clone());
+        inner.own = Some(own);
+        inner.flags |= STOPPING;
+        self.set(OWN);
+        true
     }
 
     /// Leaves the node: whatever still hangs below is cancelled with reason *closed*.
     pub(crate) fn close(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
-        self.state.fetch_or(CLOSED, Ordering::AcqRel);
         let alone = inner.children.is_empty()
             && inner.callbacks.is_empty()
             && inner.seats.is_empty()
-            && inner.channel.is_none()
-            && inner.watch.is_none();
+            && inner.channel.is_none();
         if alone {
-            // Nobody below: no walk, so no tree lock. A child linked later copies the flag from here.
+            // Nobody below: no walk, so no tree lock. A child linked later sees the mark.
             if inner.own.is_none() {
-                let reason = self.closed_reason();
-                inner.cause.get_or_insert_with(|| reason.clone());
-                inner.own = Some(Own { reason, by_will: true });
+                self.mark_own(&mut inner, Own { reason: self.closed_reason(), by_will: true });
             }
-            // Pairs with the acquire in `is_stopping`.
-            self.state.fetch_or(OWN | STOPPING, Ordering::AcqRel);
+            // The cause is there.
+            self.set(STOPPING);
+            self.set_watch(&mut inner, None);
             return;
         }
         drop(inner);
@@ -431,28 +573,6 @@ impl Node {
         inner.channel.get_or_insert_with(|| bounded(0)).1.clone()
     }
 
-    /// Registers a callback; see [`CancelToken::on_cancel`](super::token::CancelToken::on_cancel).
-    pub(crate) fn on_cancel(self: &Arc<Self>, run: Box<dyn FnOnce() + Send>) -> Registration {
-        self.watch();
-        self.expire();
-        let state = Arc::new(CallbackState { status: Mutex::new(Status::Waiting), done: Condvar::default() });
-        let callback = Callback { run, state: Arc::clone(&state) };
-        let mut inner = self.inner.lock();
-        if self.is_stopping() {
-            let closed = inner.cause.as_ref().is_some_and(|cause| cause.kind() == ReasonKind::Closed);
-            drop(inner);
-            if closed {
-                drop(callback);
-            } else {
-                callback.call();
-            }
-            return Registration { entry: None, state };
-        }
-        let key = inner.callbacks.insert(callback);
-        drop(inner);
-        Registration { entry: Some((Arc::clone(self), key)), state }
-    }
-
     /// Unlinks from the parents and returns them, to be dropped one at a time.
     fn unlink(&mut self) -> [Option<Arc<Node>>; 2] {
         [self.up.take(), self.also.take()].map(|up| {
@@ -480,13 +600,6 @@ impl Drop for Node {
     }
 }
 
-impl Due for Node {
-    fn due(self: Arc<Self>) {
-        self.inner.lock().watch = None;
-        self.expire();
-    }
-}
-
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Node({}, stopping: {})", self.label, self.is_stopping())
@@ -495,43 +608,19 @@ impl fmt::Debug for Node {
 
 /// What a walk has found to do; carried out when no lock is held.
 #[derive(Default)]
-struct Effects {
+pub(super) struct Effects {
     seats: Vec<Arc<Seat>>,
-    callbacks: Vec<Callback>,
+    /// With whether they are called: not those of what was merely left.
+    callbacks: Vec<(Callback, bool)>,
     senders: Vec<(Sender<Infallible>, Receiver<Infallible>)>,
+    /// What begins to stop.
     nodes: Vec<Arc<Node>>,
-    watches: Vec<(Clock, Watch)>,
-}
-
-/// Marks `top` and all below it. The caller holds the tree lock.
-fn mark(top: &Arc<Node>, reason: &Reason) -> Effects {
-    let mut effects = Effects::default();
-    let mut todo = vec![Arc::clone(top)];
-    while let Some(node) = todo.pop() {
-        let mut guard = node.inner.lock();
-        let inner = &mut *guard;
-        if node.is_stopping() {
-            continue; // and so is everything below it
-        }
-        inner.cause.get_or_insert_with(|| reason.clone());
-        // Pairs with the acquire in `is_stopping`: the cause is there.
-        node.state.fetch_or(STOPPING, Ordering::AcqRel);
-        todo.extend(inner.children.iter().filter_map(|(_, child)| child.upgrade()));
-        effects.seats.extend(inner.seats.iter().map(|(_, seat)| Arc::clone(seat)));
-        for callback in inner.callbacks.drain() {
-            callback.take_out();
-            effects.callbacks.push(callback);
-        }
-        effects.senders.extend(inner.channel.take());
-        effects.watches.extend(inner.watch.take().map(|watch| (node.clock.clone(), watch)));
-        drop(guard);
-        effects.nodes.push(node);
-    }
-    effects
+    /// Kept until no lock is held: to drop a node takes the locks of its parents.
+    visited: Vec<Arc<Node>>,
 }
 
 impl Effects {
-    fn carry_out(self, call: bool) {
+    pub(super) fn carry_out(self) {
         for seat in &self.seats {
             seat.poke();
         }
@@ -539,119 +628,13 @@ impl Effects {
         for node in &self.nodes {
             node.call_hook();
         }
-        for (clock, watch) in self.watches {
-            clock.unwatch(watch);
-        }
-        for callback in self.callbacks {
+        for (callback, call) in self.callbacks {
             if call {
                 callback.call();
             } else {
                 callback.skip();
             }
         }
-    }
-}
-
-enum Status {
-    Waiting,
-    /// Taken out of the list, to be called.
-    Taken,
-    /// Being called by this thread.
-    Running(ThreadId),
-    /// Called, or given up by its registration before that.
-    Done,
-}
-
-struct CallbackState {
-    status: Mutex<Status>,
-    done: Condvar,
-}
-
-struct Callback {
-    run: Box<dyn FnOnce() + Send>,
-    state: Arc<CallbackState>,
-}
-
-impl Callback {
-    fn take_out(&self) {
-        *self.state.status.lock() = Status::Taken;
-    }
-
-    /// Calls the user's code, outside the ambient context and all locks. A panic in it ends here: the panic hook has
-    /// reported it, and the cancel must reach everybody else.
-    fn call(self) {
-        let mut status = self.state.status.lock();
-        if matches!(*status, Status::Done) {
-            drop(status);
-            return self.skip(); // its registration was dropped meanwhile, by another callback perhaps
-        }
-        *status = Status::Running(current_thread().id());
-        drop(status);
-        let Callback { run, state } = self;
-        let outcome = catch_unwind(AssertUnwindSafe(|| current::detached(run)));
-        if let Err(payload) = outcome {
-            drop_quietly(payload);
-        }
-        state.finish();
-    }
-
-    fn skip(self) {
-        let Callback { run, state } = self;
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(run))) {
-            drop_quietly(payload);
-        }
-        state.finish();
-    }
-}
-
-/// Drops a panic's payload, whose `Drop` may panic in turn; what cannot be dropped is leaked.
-fn drop_quietly(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
-}
-
-impl CallbackState {
-    fn finish(&self) {
-        *self.status.lock() = Status::Done;
-        self.done.notify_all();
-    }
-}
-
-/// Keeps a callback registered. See [`OnCancel`](super::token::OnCancel).
-pub(crate) struct Registration {
-    entry: Option<(Arc<Node>, usize)>,
-    state: Arc<CallbackState>,
-}
-
-impl Drop for Registration {
-    /// Afterwards the callback is not running, unless this very thread runs it.
-    fn drop(&mut self) {
-        let Some((node, key)) = self.entry.take() else { return };
-        let mut inner = node.inner.lock();
-        // A key may have been given out again; the state tells whose it is.
-        let ours = inner.callbacks.get(key).is_some_and(|callback| Arc::ptr_eq(&callback.state, &self.state));
-        let callback = if ours { inner.callbacks.try_remove(key) } else { None };
-        drop(inner);
-        if callback.is_some() {
-            return;
-        }
-        let mut status = self.state.status.lock();
-        loop {
-            match *status {
-                Status::Running(thread) if thread != current_thread().id() => self.state.done.wait(&mut status),
-                Status::Taken => {
-                    *status = Status::Done; // its turn has not come, and never will
-                    return;
-                }
-                _ => return,
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration").finish_non_exhaustive()
+        drop(self.visited);
     }
 }

@@ -11,14 +11,23 @@
 
 use crate::{
     cancel::{
+        callback::Registration,
         current::{self, Frame, Strand},
-        node::{Node, Parents, Registration},
+        deadline::Deadline,
+        node::{Node, Parents},
         reason::{Label, Reason, ReasonKind},
     },
     park::{clock::Clock, seat},
 };
 use crossbeam::channel::Receiver;
-use std::{convert::Infallible, fmt, ops::Deref, panic::Location, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    fmt,
+    ops::Deref,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A handle by which any thread can stop, or see stopped, a scope, a job, a region, or a tree of tokens of its own.
 ///
@@ -115,6 +124,40 @@ impl CancelToken {
         self.cancel_for(ReasonKind::Signal, Some(name.into()), Location::caller());
     }
 
+    /// Cancels as [`cancel`](CancelToken::cancel) does, and ends [`cleanup`](crate::region::cleanup) below after `grace`.
+    ///
+    /// The grace is one budget for all cleanup below, and runs from this call. It takes the place of the one that
+    /// [`ScopeOptions::grace`](crate::ScopeOptions::grace) gave to the cancelled scope itself; those of inner scopes stay,
+    /// and the earliest end counts. Called on what is cancelled already, it can bring the end nearer, and nothing else.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tassel::{CancelToken, checkpoint, region::cleanup};
+    /// let token = CancelToken::new();
+    /// token.cancel_with_grace(Duration::from_secs(3600));
+    /// token.enter(|| {
+    ///     assert!(checkpoint().is_err());
+    ///     assert!(cleanup(Duration::from_secs(60), || Ok(checkpoint()?)).is_ok());
+    ///     token.cancel_now();
+    ///     assert!(cleanup(Duration::from_secs(60), || Ok(checkpoint()?)).is_err());
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn cancel_with_grace(&self, grace: Duration) {
+        cancel_within(&self.node, grace, Location::caller(), false);
+    }
+
+    /// Cancels as [`cancel`](CancelToken::cancel) does, [`cleanup`](crate::region::cleanup) included: what is still being
+    /// cleaned up below ends now.
+    ///
+    /// For the second Ctrl-C. The reason stays that of the first cancel. Shields are not reached.
+    #[track_caller]
+    pub fn cancel_now(&self) {
+        cancel_within(&self.node, Duration::ZERO, Location::caller(), false);
+    }
+
     fn cancel_for(&self, kind: ReasonKind, text: Option<String>, place: &'static Location<'static>) {
         cancel(&self.node, kind, text, place, false);
     }
@@ -133,10 +176,40 @@ impl CancelToken {
         if self.is_cancelled() { self.node.reason() } else { None }
     }
 
-    /// Returns the earliest deadline in force: this token's own or one above. Readable after it has passed.
+    /// Returns the earliest deadline in force: this token's own or one above, up to a shield. Readable after it has passed.
+    ///
+    /// In a [`cleanup`](crate::region::cleanup) region the end of the grace is one, too, once it is known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
+    }
+
+    /// Moves this token's own deadline: earlier, later, or with `None` away. From any thread, at any time.
+    ///
+    /// The deadline is that of the scope, job or region whose token this is. One above stays in force: see
+    /// [`deadline`](CancelToken::deadline) for the earliest. When this returns, it holds for everything below, also for code
+    /// that waits there: an earlier deadline ends the wait when it comes, a later one disturbs nobody.
+    ///
+    /// An instant that has passed cancels before this returns. A deadline that has passed already is not moved any more: what
+    /// it cancelled stays cancelled. On a token that was cancelled, or whose scope was left, it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tassel::{CancelToken, now, region::move_on_after, sleep};
+    /// let slept = move_on_after(Duration::from_millis(1), || {
+    ///     // More time, after all.
+    ///     CancelToken::current().set_deadline(Some(now() + Duration::from_secs(60)));
+    ///     Ok(sleep(Duration::from_millis(2))?)
+    /// })?;
+    /// assert_eq!(slept, Some(()));
+    /// # Ok::<(), tassel::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        let place = Location::caller();
+        self.node.set_deadline(deadline.map(|at| Deadline { at, limit: None, place }));
     }
 
     /// Returns a channel that never has a message and disconnects on the cancel, for a `select!` of your own.
@@ -227,6 +300,12 @@ pub(crate) fn cancel(
         None => reason,
     };
     node.cancel(&reason, by_will);
+}
+
+/// Cancels a node, and ends cleanup below it after `grace`.
+pub(crate) fn cancel_within(node: &Arc<Node>, grace: Duration, place: &'static Location<'static>, by_will: bool) {
+    let reason = Reason::new(ReasonKind::Explicit, node.label().clone(), node.clock().now()).place_is(place);
+    node.cancel_within(&reason, by_will, Some(grace));
 }
 
 /// Holds the clock of a virtual run until bound code begins, or is dropped.

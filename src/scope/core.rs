@@ -490,7 +490,7 @@ impl Tally<Core> {
                 if let Some(entry) = entry {
                     entry.run(true);
                 } else {
-                    let until = if stopping { None } else { self.node.deadline() };
+                    let until = if stopping { None } else { self.node.next_due() };
                     wait::park(chair, &wait, until);
                 }
             }

@@ -21,8 +21,8 @@
 
 use crate::{
     cancel::{
+        callback::Registration,
         current::{self, Frame, Strand},
-        node::Registration,
         reason::{Cancelled, Reason, ReasonKind, TimedOut},
     },
     error::{Failure, JobId, JoinError, Origin, Role, around_stop, drop_guarded, stop_in, thread_name},

@@ -12,8 +12,10 @@
 
 use crate::{
     cancel::{
+        callback::Registration,
         current::{self, Frame, Strand},
-        node::{Deadline, Hook, Node, Parents, Registration},
+        deadline::Deadline,
+        node::{Hook, Node, Parents, Terms},
         reason::{Cancelled, Label, Reason, ReasonKind},
         token::{self, CancelToken},
     },
@@ -33,7 +35,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a body or a job may return: [`anyhow::Result<T>`] or `()`.
@@ -188,8 +190,8 @@ impl ScopeOptions {
 
     /// Everything before the body. Not generic, and not inlined: a nested scope should cost little stack and code.
     #[inline(never)]
-    fn prepare(self, place: &'static Location<'static>) -> Result<Open, ErrorGroup> {
-        let label = Label::new("scope", self.name, place);
+    fn prepare(&self, place: &'static Location<'static>) -> Result<Open, ErrorGroup> {
+        let label = Label::new("scope", self.name.clone(), place);
         let pool = self.pool.as_ref().map_or_else(UsePool::current, |pool| Arc::clone(pool.core()));
         let here = current::node();
         let clock = here.as_ref().map_or_else(current::clock, |node| node.clock().clone());
@@ -200,7 +202,8 @@ impl ScopeOptions {
         let deadline = self.deadline.map(|at| Deadline { at, limit: None, place });
         let timeout = self.timeout.and_then(|timeout| Deadline::after(&clock, timeout, place));
         let parents = Parents { parent: here.as_ref(), also: self.under.as_ref().map(CancelToken::node) };
-        let node = Node::new(&parents, label.clone(), clock, Deadline::earlier(deadline, timeout));
+        let terms = Terms { deadline: Deadline::earlier(deadline, timeout), grace: self.grace, ..Terms::default() };
+        let node = Node::with(&parents, label.clone(), clock, terms);
         let (above, order, inlined) = current::with(|frame| match frame {
             Some(frame) => (Some(frame.strand.path()), frame.strand.order, frame.inlined),
             None => (None, 0, 0),
@@ -436,6 +439,44 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     #[track_caller]
     pub fn cancel_with(&self, text: impl Into<String>) {
         token::cancel(&self.core().node, ReasonKind::Explicit, Some(text.into()), Location::caller(), true);
+    }
+
+    /// Stops as [`cancel`](Scope::cancel) does, and ends [`cleanup`](crate::region::cleanup) in the scope after `grace`: one
+    /// budget for all of it, which runs from this call. See
+    /// [`CancelToken::cancel_with_grace`].
+    #[track_caller]
+    pub fn cancel_with_grace(&self, grace: Duration) {
+        token::cancel_within(&self.core().node, grace, Location::caller(), true);
+    }
+
+    /// Stops as [`cancel`](Scope::cancel) does, and ends [`cleanup`](crate::region::cleanup) in the scope at once.
+    #[track_caller]
+    pub fn cancel_now(&self) {
+        token::cancel_within(&self.core().node, Duration::ZERO, Location::caller(), true);
+    }
+
+    /// Moves the scope's own deadline: earlier, later, or with `None` away. From any thread, also while jobs wait.
+    ///
+    /// As [`CancelToken::set_deadline`] of the scope's [`token`](Scope::token).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tassel::{ScopeOptions, now, sleep};
+    /// let options = ScopeOptions::new().timeout(Duration::from_secs(3600));
+    /// let group = options
+    ///     .open(|s| {
+    ///         s.spawn(|| s.set_deadline(Some(now())));
+    ///         Ok(sleep(Duration::MAX)?)
+    ///     })
+    ///     .unwrap_err();
+    /// assert!(group.find::<tassel::region::TimedOut>().is_some());
+    /// ```
+    #[track_caller]
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        let place = Location::caller();
+        self.core().node.set_deadline(deadline.map(|at| Deadline { at, limit: None, place }));
     }
 
     /// Tells whether the scope is cancelled, by whatever reason.

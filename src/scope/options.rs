@@ -54,6 +54,7 @@ pub struct ScopeOptions {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) grace: Option<Duration>,
     pub(crate) under: Option<CancelToken>,
     pub(crate) on_failure: OnFailure,
     pub(crate) on_panic: OnPanic,
@@ -83,6 +84,34 @@ impl ScopeOptions {
     /// Stops the scope at this instant (of [`now`](crate::now)). With a timeout too, the earlier one counts.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Gives code in [`cleanup`](crate::region::cleanup) this long after the scope begins to stop, whatever stops it.
+    ///
+    /// It is one budget for all cleanup below the scope, also in inner scopes, and it runs from the moment of the stop; a
+    /// shorter one of an outer scope stays in force. Zero ends cleanup at once. Without a grace, each `cleanup` ends at its own
+    /// limit. [`Scope::cancel_with_grace`](crate::Scope::cancel_with_grace) says another for one cancel, and
+    /// [`Scope::cancel_now`](crate::Scope::cancel_now) ends it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tassel::{ScopeOptions, checkpoint, region::cleanup, sleep};
+    /// let options = ScopeOptions::new().timeout(Duration::ZERO).grace(Duration::from_millis(1));
+    /// let group = options
+    ///     .open(|_| {
+    ///         let stop = checkpoint();
+    ///         let flushed = cleanup(Duration::from_secs(3600), || Ok(sleep(Duration::MAX)?));
+    ///         assert!(flushed.is_err(), "cut at the end of the grace");
+    ///         Ok(stop?)
+    ///     })
+    ///     .unwrap_err();
+    /// assert!(group.find::<tassel::region::TimedOut>().is_some());
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 

@@ -1,4 +1,4 @@
-//! Time limits around code, without jobs: `move_on_*` and `fail_*`.
+//! Time limits and shields around code, without jobs: `move_on_*`, `fail_*`, `shield*` and `cleanup`.
 //!
 //! A region is a node below the code that opens it, and a frame for as long as its closure runs. It stops the code inside
 //! it, not jobs spawned inside it: those belong to their scope (D7).
@@ -9,7 +9,8 @@
 //!    Whatever has expired is marked first, outermost first, so of two limits that passed the outer one has it (S62).
 //! 2. A value wins, even if the limit has passed; so does an error of another kind (S61).
 //! 3. A limit that has passed on entry starts the code and fails its first checkpoint (D9).
-//! 4. The node is closed when the region is left, by a panic too; before that its fate is decided.
+//! 4. What a shield or `cleanup` keeps out is still there when it is left: the next checkpoint outside meets it (S54).
+//! 5. The node is closed when the region is left, by a panic too; before that its fate is decided.
 //!
 //! # Does not know
 //!
@@ -18,7 +19,8 @@
 use crate::{
     cancel::{
         current::{self, Frame, Strand},
-        node::{Deadline, Node, Parents},
+        deadline::Deadline,
+        node::{Node, Parents, Sight, Terms},
         reason::{Cancelled, Label, Reason, ReasonKind, TimedOut},
     },
     error::{around_stop, drop_guarded, stop_in},
@@ -51,11 +53,25 @@ fn enter<T>(
     place: &'static Location<'static>,
     f: impl FnOnce() -> anyhow::Result<T>,
 ) -> Left<T> {
+    enter_as(Sight::Open, deadline, place, f)
+}
+
+fn enter_as<T>(
+    sight: Sight,
+    deadline: impl FnOnce(&Clock) -> Option<Deadline>,
+    place: &'static Location<'static>,
+    f: impl FnOnce() -> anyhow::Result<T>,
+) -> Left<T> {
     let here = current::node();
     let clock = current::clock();
-    let label = Label::new("region", None, place);
-    let deadline = deadline(&clock);
-    let node = Node::new(&Parents { parent: here.as_ref(), also: None }, label.clone(), clock, deadline);
+    let what = match sight {
+        Sight::Open => "region",
+        Sight::End => "cleanup",
+        Sight::Shielded => "shield",
+    };
+    let label = Label::new(what, None, place);
+    let terms = Terms { deadline: deadline(&clock), sight, ..Terms::default() };
+    let node = Node::with(&Parents { parent: here.as_ref(), also: None }, label.clone(), clock, terms);
     let close = Close(Arc::clone(&node));
     let region = Some(Arc::clone(&node));
     let frame = if let Some(frame) = current::frame() {
@@ -249,6 +265,145 @@ pub fn fail_after<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> 
 pub fn fail_at<T>(at: Instant, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let place = Location::caller();
     fail(enter(|_| Some(Deadline { at, limit: None, place }), place, f))
+}
+
+/// Runs `f` where no cancel from outside is seen, but no longer than `limit`: an outer stop waits until it is left.
+///
+/// For a few steps that belong together, once begun: to move a file into place, or to take back a half-made change. What
+/// should end when the program has no more time belongs into [`cleanup`].
+///
+/// *Not stopped* is the code inside, by whatever is cancelled outside, outer deadlines included: also in scopes opened
+/// inside, and their jobs. *Stopped* it is by its own limit, by its own token, and by what is opened inside. Jobs that are
+/// spawned inside into an outer scope belong to that, and are not shielded; nor are the other jobs of the scope whose
+/// body stands here. Only where nothing could ever go on again, a deadlock of a virtual run or jobs that starve, the stop
+/// reaches inside.
+///
+/// When the shield is left, the next checkpoint outside meets what was kept out.
+///
+/// # Cancellation
+///
+/// Itself no checkpoint, and it runs `f` also in a place that is cancelled already.
+///
+/// # Errors
+///
+/// Returns [`TimedOut`] if this limit stopped `f`, also where the outer scope is cancelled; else the error of `f`. A
+/// cancel of the shield's own token comes out as the [`Cancelled`](crate::Cancelled) that it is, a failure to the code
+/// around; but where an outer scope is cancelled too, it is a stop there.
+///
+/// # Panics
+///
+/// A panic of `f` passes through.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tassel::{checkpoint, region::shield, scope};
+/// let group = scope(|s| {
+///     s.cancel();
+///     let saved = shield(Duration::from_secs(5), || {
+///         checkpoint()?; // not seen here
+///         Ok("saved")
+///     })?;
+///     assert_eq!(saved, "saved");
+///     Ok(checkpoint()?) // but here
+/// })
+/// .unwrap_err();
+/// assert!(group.stopped());
+/// ```
+#[track_caller]
+pub fn shield<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let place = Location::caller();
+    fail(enter_as(Sight::Shielded, |clock| Deadline::after(clock, limit, place), place, f))
+}
+
+/// Runs `f` where no cancel from outside is seen, for as long as it takes.
+///
+/// **Nothing but `f` itself ends it.** If it waits for what never comes, then no cancel, no deadline and no Ctrl-C helps,
+/// and the scope around it waits for ever. Give it a limit, as [`shield`] does, wherever one can be named; in all else it is
+/// `shield`.
+///
+/// # Cancellation
+///
+/// As [`shield`].
+///
+/// # Errors
+///
+/// Returns the error of `f`; a cancel of its own token as [`shield`] does.
+///
+/// # Panics
+///
+/// As [`shield`].
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{CancelToken, checkpoint, region::shield_unbounded};
+/// let token = CancelToken::new();
+/// token.cancel();
+/// let sum = token.enter(|| shield_unbounded(|| {
+///     checkpoint()?; // not seen here
+///     Ok(1 + 1)
+/// }))?;
+/// assert_eq!(sum, 2);
+/// # Ok::<(), tassel::Error>(())
+/// ```
+#[track_caller]
+pub fn shield_unbounded<T>(f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fail(enter_as(Sight::Shielded, |_| None, Location::caller(), f))
+}
+
+/// Runs `f` although the code around is stopped, until `limit` has passed or the time for cleaning up is over.
+///
+/// For what a stopped job has to do on its way out: say goodbye to a peer, flush, remove a lock file. Time for it
+/// is given by who stops: [`ScopeOptions::grace`](crate::ScopeOptions::grace) and
+/// [`cancel_with_grace`](crate::CancelToken::cancel_with_grace) set an instant at which all cleanup below ends, however
+/// many regions there are, nested or in a row, and [`cancel_now`](crate::CancelToken::cancel_now) ends it at once. Where
+/// nobody set a grace, `limit` alone counts.
+///
+/// It can be entered before anything is stopped; a stop that comes meanwhile is not seen inside, but its end is. A `cleanup`
+/// in a `cleanup` is under the same budget, with a limit of its own.
+///
+/// *Not stopped* is the code inside, until then, also in scopes opened inside, and their jobs. Jobs that are spawned inside
+/// into an outer scope belong to that, and are not protected.
+///
+/// # Cancellation
+///
+/// Itself no checkpoint, and it runs `f` also when the time is over: the first checkpoint inside fails then. At the end of
+/// the grace the stop from outside passes through: `f`'s error is returned as it is.
+///
+/// # Errors
+///
+/// Returns [`TimedOut`] if this limit stopped `f`; else the error of `f`. A cancel of its own token comes out as
+/// [`shield`]'s does.
+///
+/// # Panics
+///
+/// A panic of `f` passes through.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tassel::{Cancelled, region::cleanup, scope, sleep};
+/// fn goodbye() -> tassel::Result<()> {
+///     Ok(sleep(Duration::from_millis(1))?)
+/// }
+/// scope(|s| {
+///     s.spawn(|| {
+///         let worked: Result<(), Cancelled> = sleep(Duration::from_secs(3600));
+///         cleanup(Duration::from_secs(2), goodbye)?;
+///         Ok(worked?)
+///     });
+///     s.cancel_with_grace(Duration::from_secs(5));
+///     Ok(())
+/// })
+/// .ok();
+/// ```
+#[track_caller]
+pub fn cleanup<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let place = Location::caller();
+    fail(enter_as(Sight::End, |clock| Deadline::after(clock, limit, place), place, f))
 }
 
 #[cfg(all(test, not(tassel_loom)))]

@@ -94,7 +94,7 @@ pub(crate) fn enter() -> Result<(), Cancelled> {
     let node = current::with(|frame| {
         let frame = frame?;
         let node = frame.region.as_ref().unwrap_or_else(|| frame.strand.nearest());
-        (node.is_stopping() || node.deadline().is_some()).then(|| Arc::clone(node))
+        (node.is_stopping() || node.next_due().is_some()).then(|| Arc::clone(node))
     });
     node.map_or(Ok(()), |node| stop_at(&node))
 }
@@ -136,7 +136,6 @@ pub(crate) fn wait<T>(
         let node = node.as_ref();
         // Refused by a node that stops: the look at it below comes before any park.
         let _registered = node.and_then(|node| node.add_seat(chair.seat()).ok().map(|key| Registered(node, key)));
-        let earliest = [until, node.and_then(|node| node.deadline())].into_iter().flatten().min();
         loop {
             if let Some(value) = look(chair.seat()) {
                 return Ok(value);
@@ -147,6 +146,8 @@ pub(crate) fn wait<T>(
             if until.is_some_and(|until| until <= clock.now()) {
                 return Err(End::TimedOut);
             }
+            // Read before each park: it may have moved, and then a poke is owed or the new instant is read.
+            let earliest = [until, node.and_then(|node| node.next_due())].into_iter().flatten().min();
             park(chair, &call.ends, earliest);
         }
     })
@@ -159,7 +160,8 @@ pub(crate) mod given {
     use crate::{
         cancel::{
             current::{self, Entered, Frame, Strand},
-            node::{Deadline, Node, Parents},
+            deadline::Deadline,
+            node::{Node, Parents},
             reason::{Label, Reason, ReasonKind},
         },
         park::clock::Clock,
@@ -217,10 +219,7 @@ mod tests {
         *,
     };
     use crate::{
-        cancel::{
-            node::{Deadline, Parents},
-            reason::ReasonKind,
-        },
+        cancel::{deadline::Deadline, node::Parents, reason::ReasonKind},
         park::{standstill::Party, virtual_run::Run},
         prim::Mutex,
     };
