@@ -19,6 +19,12 @@
 //! | `a_hook_set_during_a_cancel_is_told` | one side sees the other | a look outside the lock |
 //! | `a_child_linked_during_a_close_is_cancelled` | a leaf that is closed without the tree lock is seen by late children | a close that sets the flag after it has unlocked |
 //! | `a_child_linked_during_a_close_with_a_walk_is_cancelled` | the same where the close walks | as above |
+//! | `a_child_linked_during_a_move_has_the_new_deadline` | it is in the list that the mover reads, or sees the instant | a link without a look after it |
+//! | `a_grandchild_linked_during_a_move_has_the_new_deadline` | the same one step below | a walk that reads the list before it refreshes |
+//! | `a_child_linked_during_moves_of_both_parents_has_the_earlier_deadline` | who refreshes second sees all that the first saw | a link that copies one parent's instant |
+//! | `a_seat_registered_during_a_move_is_poked_or_sees_it` | nobody sleeps past a deadline that was moved | a walk that reads the seats before it stores the instant |
+//! | `a_cleanup_linked_during_a_cancel_now_is_ended` | the end of the grace is handed down as a cancel is | a look at `STOPPING` only |
+//! | `a_mover_and_a_cancel_agree` | a deadline moves or is a deadline no more | a move without the tree lock |
 //! | `a_callback_runs_once_or_never_and_not_after_its_drop` | also against a cancel that has taken it out | a drop that does not wait |
 //! | `a_callback_kept_registered_runs_once` | no cancel misses it, none runs it twice | a registration that does not look |
 //! | `a_callback_of_a_closed_node_never_runs` | a close is not a cancel | effects that call for *closed* |
@@ -41,7 +47,8 @@
 use crate::{
     cancel::{
         current::Strand,
-        node::{Hook, Node, Parents},
+        deadline::Deadline,
+        node::{Hook, Node, Parents, Sight, Terms},
         reason::{Label, Reason, ReasonKind},
     },
     park::{
@@ -282,6 +289,121 @@ fn a_seat_registered_during_a_cancel_is_poked_or_refused() {
         }
         assert!(child.is_stopping());
         canceller.join().unwrap();
+    });
+}
+
+/// So far away that no model reaches it.
+fn far(hours: u32) -> Deadline {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let at = *START + hours * Duration::from_secs(3600);
+    Deadline { at, limit: None, place: Location::caller() }
+}
+
+fn has_deadline(node: &Node, hours: u32) -> bool {
+    let at = Some(far(hours).at);
+    node.deadline() == at && node.next_due() == at && node.seen().is_none()
+}
+
+#[test]
+fn a_child_linked_during_a_move_has_the_new_deadline() {
+    for (before, after) in [(None, Some(2)), (Some(9), Some(2)), (Some(2), Some(9)), (Some(9), None)] {
+        check(move || {
+            let parent = node(None, None);
+            parent.set_deadline(before.map(far));
+            let theirs = Arc::clone(&parent);
+            let linker = thread::spawn(move || node(Some(&theirs), None));
+            parent.set_deadline(after.map(far));
+            let child = linker.join().unwrap();
+            match after {
+                Some(hours) => assert!(has_deadline(&child, hours)),
+                None => assert!(child.deadline().is_none() && child.seen() == Some(false)),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_grandchild_linked_during_a_move_has_the_new_deadline() {
+    check(|| {
+        let root = node(None, None);
+        root.set_deadline(Some(far(2)));
+        let child = node(Some(&root), None);
+        let linker = thread::spawn(move || node(Some(&child), None));
+        root.set_deadline(Some(far(9)));
+        assert!(has_deadline(&linker.join().unwrap(), 9));
+    });
+}
+
+#[test]
+fn a_child_linked_during_moves_of_both_parents_has_the_earlier_deadline() {
+    check(|| {
+        let (parent, also) = (node(None, None), node(None, None));
+        parent.set_deadline(Some(far(1)));
+        let movers = [(&parent, 9), (&also, 5)].map(|(node, hours)| {
+            let node = Arc::clone(node);
+            thread::spawn(move || node.set_deadline(Some(far(hours))))
+        });
+        let child = node(Some(&parent), Some(&also));
+        for mover in movers {
+            mover.join().unwrap();
+        }
+        assert!(has_deadline(&child, 5));
+    });
+}
+
+#[test]
+fn a_seat_registered_during_a_move_is_poked_or_sees_it() {
+    check(|| {
+        let root = node(None, None);
+        root.set_deadline(Some(far(9)));
+        let child = node(Some(&root), None);
+        let mover = thread::spawn(move || root.set_deadline(Some(far(2))));
+        let chair = Chair::new();
+        let key = child.add_seat(chair.seat()).unwrap();
+        // Until the new instant: if it sleeps for the old one, then a poke is owed.
+        while child.next_due() != Some(far(2).at) {
+            chair.park(&Clock::Real, child.next_due(), 0);
+        }
+        child.remove_seat(key);
+        mover.join().unwrap();
+    });
+}
+
+#[test]
+fn a_cleanup_linked_during_a_cancel_now_is_ended() {
+    check(|| {
+        let parent = node(None, None);
+        cancel(&parent);
+        let theirs = Arc::clone(&parent);
+        let linker = thread::spawn(move || {
+            let terms = |sight| Terms { sight, ..Terms::default() };
+            let parents = Parents { parent: Some(&theirs), also: None };
+            let cleanup = Node::with(&parents, label("cleanup"), Clock::Real, terms(Sight::End));
+            let parents = Parents { parent: Some(&cleanup), also: None };
+            let shield = Node::with(&parents, label("shield"), Clock::Real, terms(Sight::Shielded));
+            (cleanup, shield)
+        });
+        let reason = Reason::new(ReasonKind::Explicit, label("model"), Instant::now());
+        parent.cancel_within(&reason, true, Some(Duration::ZERO));
+        let (cleanup, shield) = linker.join().unwrap();
+        assert!(cleanup.is_stopping() && cleanup.reason().is_some());
+        assert!(!shield.is_stopping());
+    });
+}
+
+#[test]
+fn a_mover_and_a_cancel_agree() {
+    check(|| {
+        let root = node(None, None);
+        let child = node(Some(&root), None);
+        let theirs = Arc::clone(&root);
+        let canceller = thread::spawn(move || cancel(&theirs));
+        root.set_deadline(Some(far(2)));
+        canceller.join().unwrap();
+        assert!(root.is_stopping() && child.is_stopping());
+        // Both saw the move, or nobody did; and nobody is to look out for it.
+        assert_eq!(root.deadline(), child.deadline());
+        assert_eq!((root.next_due(), child.next_due()), (None, None));
     });
 }
 
