@@ -24,7 +24,8 @@
 //! | `a_child_linked_during_moves_of_both_parents_has_the_earlier_deadline` | who refreshes second sees all that the first saw | a link that copies one parent's instant |
 //! | `a_seat_registered_during_a_move_is_poked_or_sees_it` | nobody sleeps past a deadline that was moved | a walk that reads the seats before it stores the instant |
 //! | `a_cleanup_linked_during_a_cancel_now_is_ended` | the end of the grace is handed down as a cancel is | a look at `STOPPING` only |
-//! | `a_mover_and_a_cancel_agree` | a deadline moves or is a deadline no more | a move without the tree lock |
+//! | `a_second_move_returns_when_all_below_have_it` | promise 2 of `cancel/deadline.rs` | a move without the tree lock |
+//! | `a_mover_and_a_cancel_agree` | a deadline moves, or is a deadline no more | a refresh that looks out for what is marked |
 //! | `a_callback_runs_once_or_never_and_not_after_its_drop` | also against a cancel that has taken it out | a drop that does not wait |
 //! | `a_callback_kept_registered_runs_once` | no cancel misses it, none runs it twice | a registration that does not look |
 //! | `a_callback_of_a_closed_node_never_runs` | a close is not a cancel | effects that call for *closed* |
@@ -388,6 +389,22 @@ fn a_cleanup_linked_during_a_cancel_now_is_ended() {
         let (cleanup, shield) = linker.join().unwrap();
         assert!(cleanup.is_stopping() && cleanup.reason().is_some());
         assert!(!shield.is_stopping());
+    });
+}
+
+#[test]
+fn a_second_move_returns_when_all_below_have_it() {
+    check(|| {
+        let root = node(None, None);
+        let child = node(Some(&root), None);
+        let theirs = (Arc::clone(&root), Arc::clone(&child));
+        let other = thread::spawn(move || {
+            theirs.0.set_deadline(Some(far(2)));
+            assert!(has_deadline(&theirs.1, 2));
+        });
+        root.set_deadline(Some(far(2)));
+        assert!(has_deadline(&child, 2));
+        other.join().unwrap();
     });
 }
 

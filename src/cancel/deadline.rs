@@ -324,3 +324,99 @@ impl Due for Node {
         self.mark_due(self.clock().now());
     }
 }
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::cancel::{
+        node::{Parents, Terms},
+        reason::Label,
+    };
+    use std::thread;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn node(parent: Option<&Arc<Node>>, terms: Terms) -> Arc<Node> {
+        let label = Label::new("token", None, Location::caller());
+        Node::with(&Parents { parent, also: None }, label, Clock::Real, terms)
+    }
+
+    fn at(at: Instant) -> Deadline {
+        Deadline { at, limit: None, place: Location::caller() }
+    }
+
+    /// Nothing else holds a weak reference to a root.
+    fn entries(root: &Arc<Node>) -> usize {
+        Arc::weak_count(root)
+    }
+
+    #[test]
+    fn a_tick_is_exact_in_order_and_far_reaching() {
+        let now = Instant::now();
+        let nano = Duration::from_nanos(1);
+        for instant in [now, now + nano, now + HOUR * 24 * 365 * 200, *BASE, BASE.checked_sub(nano).unwrap_or(now)] {
+            assert_eq!(Tick::of(instant).instant(), Some(instant));
+        }
+        assert!(Tick::of(now) < Tick::of(now + nano));
+        let farthest = now.checked_add(HOUR * 24 * 365 * 1000);
+        assert!(farthest.is_none_or(|at| Tick::of(at) < Tick::NEVER && Tick::of(at) > Tick::of(now + HOUR)));
+        assert_eq!(Tick::at(None), Tick::NEVER);
+    }
+
+    #[test]
+    fn a_node_has_one_entry_with_the_alarm_however_often_and_by_whom_it_moves() {
+        let far = Instant::now() + HOUR;
+        let root = node(None, Terms { deadline: Some(at(far)), ..Terms::default() });
+        assert_eq!(entries(&root), 0, "nobody looks yet");
+        let below: Vec<_> = (0..4).map(|_| node(Some(&root), Terms::default())).collect();
+        let registered: Vec<_> = below.iter().map(|node| node.on_cancel(Box::new(|| ()))).collect();
+        assert_eq!(entries(&root), 1);
+        thread::scope(|t| {
+            for mover in 0..4_u64 {
+                let root = &root;
+                t.spawn(move || {
+                    for n in 0..25_000 {
+                        root.set_deadline(Some(at(far + Duration::from_millis((n * 7919 + mover) % 1000))));
+                    }
+                });
+            }
+        });
+        assert_eq!((entries(&root), root.is_stopping()), (1, false));
+        assert!(below.iter().all(|node| node.deadline() == root.deadline() && node.seen() == Some(false)));
+        root.set_deadline(None);
+        assert_eq!(entries(&root), 0);
+        root.set_deadline(Some(at(far)));
+        assert_eq!(entries(&root), 1, "those below are still to be told");
+        root.close();
+        drop(registered);
+        assert_eq!(entries(&root), 0);
+    }
+
+    #[test]
+    fn the_entry_stands_at_the_node_whose_deadline_counts() {
+        let far = Instant::now() + HOUR;
+        let root = node(None, Terms { deadline: Some(at(far)), ..Terms::default() });
+        let child = node(Some(&root), Terms { deadline: Some(at(far + HOUR)), ..Terms::default() });
+        assert!(!child.is_cancelled() && child.seen() == Some(false));
+        assert_eq!((entries(&root), child.inner.lock().watch.is_some()), (1, false));
+        root.set_deadline(Some(at(far + 2 * HOUR)));
+        assert!(child.inner.lock().watch.is_some_and(|watch| watch.0 == far + HOUR));
+        assert_eq!(child.seen(), Some(false), "watched anew before the move returned");
+        let parked = node(Some(&child), Terms::default());
+        assert_eq!(parked.seen(), None);
+        assert!(!parked.is_cancelled() && parked.seen() == Some(false), "the parent's watch is copied");
+    }
+
+    #[test]
+    fn a_grace_is_watched_until_it_is_over() {
+        let root = node(None, Terms { grace: Some(HOUR), ..Terms::default() });
+        let cleanup = node(Some(&root), Terms { sight: Sight::End, ..Terms::default() });
+        let reason = Reason::new(ReasonKind::Explicit, root.label().clone(), Instant::now());
+        root.cancel(&reason, false);
+        // One weak reference for the alarm; the child's link is the other way round.
+        assert_eq!((entries(&root), root.is_stopping(), cleanup.is_stopping()), (1, true, false));
+        assert_eq!(cleanup.deadline(), root.inner.lock().end);
+        root.cancel_within(&reason, false, Some(Duration::ZERO));
+        assert_eq!((entries(&root), cleanup.is_stopping()), (0, true));
+    }
+}

@@ -4,7 +4,7 @@ use crate::virtually;
 use std::{io, time::Duration};
 use tassel::{
     CancelToken, Cancelled, checkpoint, is_cancelled,
-    region::{fail_after, move_on_after},
+    region::{cleanup, fail_after, move_on_after, shield, shield_unbounded},
     scope, sleep, sleep_until, snapshot,
     sync::{Barrier, Event},
     yield_now,
@@ -57,6 +57,50 @@ fn calls_that_do_not_block_never_check() {
             }
         });
         assert_eq!(value.unwrap(), 7);
+    });
+}
+
+/// Every call that blocks, each where it need not wait for long.
+fn every_call_goes_on() -> tassel::Result<()> {
+    let set = Event::new();
+    set.set();
+    checkpoint()?;
+    yield_now()?;
+    sleep(HOUR)?;
+    sleep_until(tassel::now() + HOUR)?;
+    Barrier::new(1).wait()?;
+    set.wait()?;
+    assert!(!Event::new().wait_timeout(HOUR)?);
+    assert!(scope(|s| Ok(s.spawn(|| Ok(sleep(HOUR).is_ok())).join()?))?);
+    assert!(!is_cancelled());
+    Ok(())
+}
+
+// S53, S57, S39:
+#[test]
+fn behind_a_shield_and_in_cleanup_no_call_answers_the_cancel_outside() {
+    virtually(|| {
+        in_a_cancelled_place(|| {
+            shield(9 * HOUR, every_call_goes_on).unwrap();
+            shield_unbounded(every_call_goes_on).unwrap();
+            cleanup(9 * HOUR, every_call_goes_on).unwrap();
+            assert!(every_call_goes_on().is_err(), "they are no checkpoints themselves; this is");
+        });
+    });
+}
+
+// S38, S60:
+#[test]
+fn to_move_a_deadline_or_to_end_a_grace_is_no_checkpoint_and_gives_nothing_back() {
+    virtually(|| {
+        in_a_cancelled_place(|| {
+            let here = CancelToken::current();
+            here.set_deadline(Some(tassel::now() + HOUR));
+            here.cancel_with_grace(HOUR);
+            here.cancel_now();
+            assert_eq!(here.reason().map(|reason| reason.kind()), Some(tassel::ReasonKind::Explicit));
+            assert_eq!(shield(HOUR, || Ok(7)).unwrap(), 7);
+        });
     });
 }
 

@@ -20,7 +20,7 @@ use tassel::{
     CancelToken, Cancelled, Child, ErrorGroup, JobHandle, JoinError, Leaf, OnFailure, ReasonKind, Scope, ScopeOptions,
     checkpoint, now,
     pool::Pool,
-    region::{TimedOut, fail_after, move_on_after},
+    region::{TimedOut, cleanup, fail_after, move_on_after, shield},
     sleep,
     testing::virtual_time,
     yield_now,
@@ -46,11 +46,34 @@ enum Step {
     CancelJob(u64),
     Forget(u64),
     CancelScope,
+    /// Ends cleanup after that time; at once if it is zero.
+    CancelWithin(u64),
     CancelToken,
     CancelOuter,
+    /// Moves the deadline of the scope at hand.
+    Move(Option<u64>),
     /// Opens a scope; its error ends this member if the flag says so.
     Open(Box<Plan>, Option<u64>, bool),
-    Region(u64, bool, Vec<Step>),
+    Region(u64, Kind, Vec<Step>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    MoveOn,
+    Fail,
+    Shield,
+    Cleanup,
+}
+
+impl Kind {
+    fn run(self, limit: Duration, code: impl FnOnce() -> tassel::Result<()>) -> tassel::Result<()> {
+        match self {
+            Kind::MoveOn => move_on_after(limit, code).map(drop),
+            Kind::Fail => fail_after(limit, code),
+            Kind::Shield => shield(limit, code),
+            Kind::Cleanup => cleanup(limit, code),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +110,7 @@ struct Plan {
     keep_going: bool,
     inline: bool,
     timeout: Option<u64>,
+    grace: Option<u64>,
     under: bool,
     pool: Option<usize>,
 }
@@ -137,8 +161,10 @@ impl Author<'_> {
             32..36 => Step::JoinFor(pick, self.span()),
             36..39 => Step::TryJoin(pick),
             39..42 => Step::CancelJob(pick),
-            42..44 => Step::Forget(pick),
-            44 => Step::CancelScope,
+            42 => Step::Forget(pick),
+            44 if pick % 2 == 0 => Step::CancelScope,
+            44 => Step::CancelWithin(if pick % 3 == 0 { 0 } else { self.span() }),
+            43 => Step::Move((pick % 4 != 0).then(|| self.span())),
             45 => Step::CancelToken,
             46 => Step::CancelOuter,
             47..54 if more => {
@@ -146,7 +172,15 @@ impl Author<'_> {
                 let give = self.rng.chance(40).then_some(pick);
                 Step::Open(Box::new(plan), give, self.rng.chance(80))
             }
-            54..58 if depth > 0 => Step::Region(self.span(), self.rng.chance(50), self.steps(depth - 1, job)),
+            54..58 if depth > 0 => {
+                let kind = match self.rng.below(4) {
+                    0 => Kind::MoveOn,
+                    1 => Kind::Fail,
+                    2 => Kind::Shield,
+                    _ => Kind::Cleanup,
+                };
+                Step::Region(self.span(), kind, self.steps(depth - 1, job))
+            }
             58.. if more => {
                 self.budget -= 1;
                 let code = self.code(depth - 1, true);
@@ -168,6 +202,7 @@ impl Author<'_> {
             keep_going: self.rng.chance(35),
             inline,
             timeout: if self.rng.chance(15) { Some(self.span()) } else { None },
+            grace: if self.rng.chance(15) { Some(self.rng.below(20)) } else { None },
             under: self.rng.chance(15),
             pool: if self.rng.chance(25) {
                 Some(usize::try_from(self.rng.below(self.pools as u64)).unwrap())
@@ -273,6 +308,8 @@ struct Place {
     alive: AtomicIsize,
     willed: AtomicBool,
     by_token: AtomicBool,
+    /// It has a deadline, or had one.
+    timed: AtomicBool,
     jobs: Mutex<Vec<usize>>,
     token: OnceLock<CancelToken>,
 }
@@ -372,7 +409,11 @@ impl World {
             options = options.on_failure(OnFailure::KeepGoing);
         }
         if let Some(timeout) = plan.timeout {
+            place.timed.store(true, SeqCst);
             options = options.timeout(self.ticks(timeout));
+        }
+        if let Some(grace) = plan.grace {
+            options = options.grace(self.ticks(grace));
         }
         if plan.under {
             options = options.under(&self.outer);
@@ -528,6 +569,15 @@ impl World {
                     place.willed.store(true, SeqCst);
                     s.cancel();
                 }
+                Step::CancelWithin(grace) => {
+                    self.say(|| format!("{me} cancels its scope with a grace"));
+                    place.willed.store(true, SeqCst);
+                    if *grace == 0 { s.cancel_now() } else { s.cancel_with_grace(self.ticks(*grace)) }
+                }
+                Step::Move(ticks) => {
+                    place.timed.store(true, SeqCst);
+                    s.set_deadline(ticks.map(|ticks| now() + self.ticks(ticks)));
+                }
                 Step::CancelToken => {
                     place.by_token.store(true, SeqCst);
                     s.token().cancel();
@@ -540,14 +590,8 @@ impl World {
                         result?;
                     }
                 }
-                Step::Region(limit, fails, steps) => {
-                    let limit = self.ticks(*limit);
-                    let code = || self.steps(s, place, me, steps, held);
-                    if *fails {
-                        fail_after(limit, code)?;
-                    } else {
-                        move_on_after(limit, code)?;
-                    }
+                Step::Region(limit, kind, steps) => {
+                    kind.run(self.ticks(*limit), || self.steps(s, place, me, steps, held))?;
                 }
             }
         }
@@ -744,7 +788,9 @@ impl World {
             Err(_) if own_stop && !outside => {
                 let right = match kind {
                     Some(ReasonKind::Explicit) => by_token || (willed && body == Some(Ended::Stop)),
-                    Some(ReasonKind::Deadline) => plan.timeout.is_some() && matches!(found[&me].0[0], Key::TimedOut(_)),
+                    Some(ReasonKind::Deadline) => {
+                        place.timed.load(SeqCst) && matches!(found[&me].0[0], Key::TimedOut(_))
+                    }
                     Some(ReasonKind::Starved) => self.may_starve,
                     _ => false,
                 };
@@ -807,7 +853,7 @@ impl World {
             None => true,
             Some(_) if outside => true,
             Some(ReasonKind::Explicit) => place.willed.load(SeqCst) || place.by_token.load(SeqCst),
-            Some(ReasonKind::Deadline) => plan.timeout.is_some(),
+            Some(ReasonKind::Deadline) => place.timed.load(SeqCst),
             Some(ReasonKind::Failure) => may,
             Some(ReasonKind::Starved) => self.may_starve,
             Some(_) => false,

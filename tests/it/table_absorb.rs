@@ -9,7 +9,7 @@ use std::{
 };
 use tassel::{
     CancelToken, Cancelled, Child, ErrorGroup, JoinError, OrStopped as _, ReasonKind, ScopeOptions, checkpoint, now,
-    region::{TimedOut, fail_after, fail_at, move_on_after, move_on_at},
+    region::{TimedOut, cleanup, fail_after, fail_at, move_on_after, move_on_at, shield, shield_unbounded},
     scope, sleep,
 };
 
@@ -53,6 +53,12 @@ fn stop_here() -> Cancelled {
 fn stop_of(error: &anyhow::Error) -> &Cancelled {
     error.downcast_ref().unwrap_or_else(|| panic!("no stop: {error:?}"))
 }
+
+type Region = fn(Duration, &dyn Fn() -> tassel::Result<()>) -> tassel::Result<()>;
+
+/// The two that keep an outer stop out, and their names.
+const KEEP_OUT: [(Region, &str); 2] =
+    [(|limit, f| shield(limit, f), "shield"), (|limit, f| cleanup(limit, f), "cleanup")];
 
 // Row 1, from outside.
 
@@ -131,6 +137,43 @@ fn regions_pass_on_what_came_from_outside() {
     });
 }
 
+// D17, S57:
+#[test]
+fn cleanup_passes_on_what_came_from_outside_at_the_end_of_the_grace() {
+    virtually(|| {
+        let result = named("s").grace(HOUR).open(|s| {
+            s.cancel();
+            let inner = named("inner").open(|_| cleanup(9 * HOUR, || Ok(sleep(10 * HOUR)?)));
+            let group = inner.unwrap_err();
+            assert_eq!(only_stop(&group).reason().who(), "scope `s`");
+            assert!(!group.stopped(), "it came from outside of the inner one");
+            let error = cleanup(9 * HOUR, || Ok(checkpoint()?)).unwrap_err();
+            assert_eq!(stop_of(&error).reason().who(), "scope `s`");
+            Err::<(), _>(error)
+        });
+        let group = result.unwrap_err();
+        assert_eq!(only_stop(&group).reason().who(), "scope `s`");
+        assert!(group.stopped());
+    });
+}
+
+// D17, S33:
+#[test]
+fn a_stop_met_outside_and_returned_through_a_shield_or_cleanup_passes_on() {
+    virtually(|| {
+        for (region, _) in KEEP_OUT {
+            let result = named("s").open(|s| {
+                s.cancel();
+                let stop = checkpoint().unwrap_err();
+                region(HOUR, &|| Err(stop.clone().into()))
+            });
+            let group = result.unwrap_err();
+            let _ = only_stop(&group);
+            assert!(group.stopped());
+        }
+    });
+}
+
 // Row 2, the own deadline.
 
 // D17, S61:
@@ -183,6 +226,46 @@ fn move_on_makes_none_of_its_own_deadline() {
         assert_eq!(move_on_after(HOUR, sleeps).unwrap(), None);
         assert_eq!(move_on_at(began + 2 * HOUR, sleeps).unwrap(), None);
         assert_eq!(now() - began, 2 * HOUR);
+    });
+}
+
+// D17, S54, S61:
+#[test]
+fn shields_and_cleanup_make_a_timed_out_of_their_own_limit_wherever_they_stand() {
+    virtually(|| {
+        for (region, what) in KEEP_OUT {
+            for cancelled in [false, true] {
+                let result = named("s").open(|s| {
+                    if cancelled {
+                        s.cancel();
+                    }
+                    region(HOUR, &|| Ok(sleep(10 * HOUR)?))
+                });
+                let group = result.unwrap_err();
+                let error = only_timeout(&group);
+                assert_eq!(error.reason().kind(), ReasonKind::Deadline);
+                let begins = format!("{what} `tests/it/table_absorb.rs:");
+                assert!(error.to_string().starts_with(&begins), "{error}");
+                assert_eq!(group.primary().offset(), HOUR);
+                assert_eq!((group.primary().during_cancellation(), group.stopped()), (cancelled, false));
+            }
+        }
+    });
+}
+
+// D17, S59, D9:
+#[test]
+fn a_limit_of_zero_starts_shields_and_cleanup_and_fails_their_first_checkpoint() {
+    virtually(|| {
+        for (region, _) in KEEP_OUT {
+            let started = AtomicBool::new(false);
+            let error = region(Duration::ZERO, &|| {
+                started.store(true, Ordering::SeqCst);
+                Ok(checkpoint()?)
+            });
+            assert!(error.unwrap_err().is::<TimedOut>() && started.into_inner());
+            assert!(region(Duration::ZERO, &|| Ok(())).is_ok());
+        }
     });
 }
 
@@ -259,6 +342,58 @@ fn the_own_cancel_of_fail_met_by_a_cancelled_scope_is_a_stop_there() {
         let group = result.unwrap_err();
         let _ = only_stop(&group);
         assert!(group.stopped());
+    });
+}
+
+// D17, D26:
+#[test]
+fn the_own_cancel_of_a_shield_or_cleanup_is_a_failure_but_a_stop_where_the_scope_is_cancelled_too() {
+    virtually(|| {
+        let bounded = KEEP_OUT.map(|(region, _)| region);
+        let unbounded: Region = |_, f| shield_unbounded(f);
+        for region in bounded.into_iter().chain([unbounded]) {
+            for cancelled in [false, true] {
+                let result = named("s").open(|s| {
+                    if cancelled {
+                        s.cancel();
+                    }
+                    let error = region(HOUR, &|| Err(stop_here().into())).unwrap_err();
+                    assert!(!stop_of(&error).reason().who().starts_with("scope"), "it shows its own origin");
+                    Err::<(), _>(error)
+                });
+                let group = result.unwrap_err();
+                assert_eq!((group.len(), group.stopped()), (1, cancelled));
+                if cancelled {
+                    let _ = only_stop(&group);
+                } else {
+                    let told = "the body ended with a cancellation that was not its own";
+                    assert_eq!(group.primary().to_string(), told);
+                }
+            }
+        }
+    });
+}
+
+// D17, S33:
+#[test]
+fn behind_a_shield_the_inner_scope_absorbs_though_the_outer_is_cancelled_too() {
+    virtually(|| {
+        let between = AtomicBool::new(false);
+        let result = named("outer").open(|outer| {
+            outer.cancel();
+            shield(HOUR, || {
+                let inner = named("inner").open(|inner| {
+                    inner.cancel();
+                    Ok(checkpoint()?)
+                });
+                assert_eq!(inner.or_stopped()?, None);
+                checkpoint()?;
+                between.store(true, Ordering::SeqCst);
+                Ok(())
+            })?;
+            Ok(checkpoint()?)
+        });
+        assert!(result.unwrap_err().stopped() && between.into_inner());
     });
 }
 
