@@ -9,7 +9,7 @@
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
 //! | `cycle` | joins that would wait for each other |
 //! | `roots` | the scopes that stand below no other |
-//! | `region` | time limits without jobs |
+//! | `region` | time limits, shields and cleanup, without jobs |
 //!
 //! # Does not know
 //!

@@ -397,8 +397,8 @@ pub fn shield_unbounded<T>(f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Res
 ///     });
 ///     s.cancel_with_grace(Duration::from_secs(5));
 ///     Ok(())
-/// })
-/// .ok();
+/// })?;
+/// # Ok::<(), tassel::ErrorGroup>(())
 /// ```
 #[track_caller]
 pub fn cleanup<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
