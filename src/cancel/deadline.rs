@@ -418,5 +418,10 @@ mod tests {
         assert_eq!(cleanup.deadline(), root.inner.lock().end);
         root.cancel_within(&reason, false, Some(Duration::ZERO));
         assert_eq!((entries(&root), cleanup.is_stopping()), (0, true));
+        // What is merely left gives none.
+        let left = node(None, Terms { grace: Some(HOUR), ..Terms::default() });
+        let below = node(Some(&left), Terms::default());
+        left.close();
+        assert_eq!((entries(&left), below.is_stopping()), (0, true));
     }
 }

@@ -412,6 +412,49 @@ fn the_budget_is_inherited_and_the_earliest_end_counts() {
 
 // S57:
 #[test]
+fn a_grace_named_by_the_cancel_takes_the_place_of_the_scopes_own() {
+    virtually(|| {
+        for (named, ends) in [(HOUR, HOUR), (9 * HOUR, 9 * HOUR), (Duration::ZERO, Duration::ZERO)] {
+            let began = now();
+            let group = ScopeOptions::new().grace(4 * HOUR).open(|s| {
+                s.cancel_with_grace(named);
+                let cut = cleanup(20 * HOUR, || Ok(sleep(Duration::MAX)?));
+                assert_eq!(now() - began, ends);
+                cut
+            });
+            assert!(group.unwrap_err().stopped());
+        }
+    });
+}
+
+// S57, D25:
+#[test]
+fn a_scope_that_is_left_gives_no_grace_and_ends_no_cleanup_of_bound_code() {
+    virtually(|| {
+        let (began, left) = (now(), Arc::new(Event::new()));
+        let mut thread = None;
+        ScopeOptions::new()
+            .grace(HOUR)
+            .open(|s| {
+                let theirs = Arc::clone(&left);
+                thread = Some(thread::spawn(s.token().bind(move || {
+                    let cleaned = cleanup(5 * HOUR, || {
+                        theirs.wait()?;
+                        Ok(sleep(2 * HOUR)?)
+                    });
+                    (cleaned.is_ok(), checkpoint().is_err(), now() - began)
+                })));
+                Ok(())
+            })
+            .unwrap();
+        left.set();
+        // Asleep outside the library, this thread lets the others have their turns.
+        assert_eq!(thread.unwrap().join().unwrap(), (true, true, 2 * HOUR));
+    });
+}
+
+// S57:
+#[test]
 fn a_second_cancel_brings_the_end_nearer_and_never_further() {
     virtually(|| {
         let token = CancelToken::new();
