@@ -33,7 +33,8 @@ use std::{
 ///
 /// Cheap to clone; clones are the same token. A cancel is sticky and reaches everything below: child tokens, and
 /// the scopes, jobs and regions whose token this is or that were opened with
-/// [`ScopeOptions::under`](crate::ScopeOptions::under). Dropping a token never cancels anything.
+/// [`ScopeOptions::under`](crate::ScopeOptions::under); but nothing behind a [`shield`](crate::region::shield), and code in
+/// [`cleanup`](crate::region::cleanup) only when its time is over. Dropping a token never cancels anything.
 ///
 /// A scope that a *token* stops was stopped against its will: its result is an `Err`, also if the token is a clone of
 /// its own. For the quiet stop of a scope that has what it needs there is [`Scope::cancel`](crate::Scope::cancel).

@@ -19,7 +19,8 @@
 //! # Why no wake-up is lost
 //!
 //! The seat is registered with the node, and by `look` with whatever it waits for, before the look that precedes a park;
-//! whoever makes a change pokes after it. The rest is the seat's own argument (`park/seat.rs`). A stop that comes between
+//! whoever makes a change pokes after it. So does whoever moves a deadline nearer, and each park is planned with the
+//! instants as they are then. The rest is the seat's own argument (`park/seat.rs`). A stop that comes between
 //! the entry check and the registration is found by the look at the node that follows it.
 
 pub(crate) mod barrier;

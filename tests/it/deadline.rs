@@ -1,9 +1,9 @@
 //! Deadlines that move: earlier, later, away; from any thread, while others wait below.
 
-use crate::{guarded, virtually};
+use crate::{LIMIT, guarded, guarded_for, virtually};
 use std::{
     sync::{
-        Barrier,
+        Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -13,6 +13,7 @@ use tassel::{
     CancelToken, ErrorGroup, ReasonKind, ScopeOptions, checkpoint, is_cancelled, now,
     region::{TimedOut, fail_after, move_on_after},
     scope, sleep, sync,
+    testing::virtual_time,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -104,8 +105,12 @@ fn an_instant_in_the_past_cancels_before_the_call_returns() {
         let past = now().checked_sub(HOUR).unwrap();
         for at in [past, now()] {
             let token = CancelToken::new();
-            let child = token.child();
+            let (child, called) = (token.child(), Arc::new(sync::Event::new()));
+            let theirs = Arc::clone(&called);
+            let registered = child.on_cancel(move || theirs.set());
             set(&token, at);
+            assert!(called.is_set(), "without a look");
+            drop(registered);
             assert_eq!(token.reason().map(|reason| reason.kind()), Some(ReasonKind::Deadline));
             assert!(child.is_cancelled());
             assert_eq!(child.deadline(), Some(at));
@@ -168,27 +173,50 @@ fn the_effective_deadline_is_right_below_as_soon_as_the_call_returns() {
 
 // S60:
 #[test]
-fn a_moved_deadline_reaches_those_who_only_look_listen_or_are_called() {
+fn a_moved_deadline_reaches_those_who_only_listen_or_are_called() {
     virtually(|| {
         let began = now();
         let (token, called) = (CancelToken::new(), sync::Event::new());
-        let (child, called) = (token.child(), std::sync::Arc::new(called));
+        let (child, called) = (token.child(), Arc::new(called));
         let registered = {
-            let called = std::sync::Arc::clone(&called);
+            let called = Arc::clone(&called);
             child.on_cancel(move || called.set())
         };
         let receiver = child.receiver();
         // There was no deadline when they came; then a far one; then a near one; then a later one.
+        // Nobody looks meanwhile.
         for hours in [9, 2, 4] {
             set(&token, began + hours * HOUR);
-            assert!(!child.is_cancelled(), "watched from now on");
         }
         sleep(3 * HOUR).unwrap();
-        assert!(!child.is_cancelled() && !called.is_set());
+        assert!(!called.is_set());
         called.wait().unwrap();
         assert_eq!(now() - began, 4 * HOUR);
         assert!(child.is_cancelled() && receiver.try_recv() == Err(crossbeam::channel::TryRecvError::Disconnected));
         drop(registered);
+    });
+}
+
+// S60, S31:
+#[test]
+fn a_loop_that_only_looks_sees_a_deadline_that_moves() {
+    guarded(|| {
+        let (token, looked) = (CancelToken::new(), Barrier::new(2));
+        set(&token, Instant::now() + HOUR);
+        thread::scope(|t| {
+            let thread = t.spawn(token.child().bind(|| {
+                assert!(checkpoint().is_ok(), "from now on it is one load");
+                looked.wait();
+                while !is_cancelled() {
+                    thread::yield_now();
+                }
+            }));
+            looked.wait();
+            set(&token, Instant::now() + 2 * HOUR);
+            set(&token, Instant::now() + Duration::from_millis(2));
+            thread.join().unwrap();
+        });
+        assert_eq!(token.reason().map(|reason| reason.kind()), Some(ReasonKind::Deadline));
     });
 }
 
@@ -199,11 +227,11 @@ fn when_an_equal_outer_deadline_moves_away_the_own_one_is_still_watched() {
         let began = now();
         let outer = CancelToken::new();
         let inner = outer.child();
-        let called = std::sync::Arc::new(sync::Event::new());
+        let called = Arc::new(sync::Event::new());
         set(&outer, began + HOUR);
         set(&inner, began + HOUR);
         let registered = {
-            let called = std::sync::Arc::clone(&called);
+            let called = Arc::clone(&called);
             inner.on_cancel(move || called.set())
         };
         outer.set_deadline(None);
@@ -217,7 +245,8 @@ fn when_an_equal_outer_deadline_moves_away_the_own_one_is_still_watched() {
 // S60:
 #[test]
 fn a_deadline_moved_a_hundred_thousand_times_ends_nobody_early() {
-    virtually(|| {
+    // Each move visits a hundred nodes: seconds without optimisation.
+    let moves = || {
         let began = now();
         let ended = AtomicUsize::new(0);
         let far = |n: u32| began + 10 * HOUR + Duration::from_secs(u64::from(n * 7919 % 3000));
@@ -257,7 +286,8 @@ fn a_deadline_moved_a_hundred_thousand_times_ends_nobody_early() {
             .unwrap_err();
         assert!(timed_out(&group));
         assert_eq!((ended.into_inner(), now() - began), (100, 20 * HOUR));
-    });
+    };
+    guarded_for(4 * LIMIT, || virtual_time(moves));
 }
 
 // S60:
@@ -302,6 +332,25 @@ fn threads_that_move_one_deadline_at_once_end_nobody() {
                 assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
             }
         });
+    });
+}
+
+// S60, S61:
+#[test]
+fn a_job_that_gives_itself_a_deadline_times_out_alone() {
+    virtually(|| {
+        let group = scope(|s| {
+            s.job("slow").spawn(|| {
+                CancelToken::current().set_deadline(Some(now() + HOUR));
+                Ok(sleep(Duration::MAX)?)
+            });
+            sleep(2 * HOUR).unwrap_err();
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(timed_out(&group));
+        assert_eq!(group.primary().downcast_ref::<TimedOut>().unwrap().reason().who(), "job `slow`");
+        assert_eq!(group.primary().offset(), HOUR);
     });
 }
 
