@@ -408,6 +408,22 @@ mod tests {
     }
 
     #[test]
+    fn of_two_parents_with_one_instant_the_other_is_watched_when_one_moves_away() {
+        let far = Instant::now() + HOUR;
+        let [parent, also] = [(); 2].map(|()| node(None, Terms { deadline: Some(at(far)), ..Terms::default() }));
+        let label = Label::new("token", None, Location::caller());
+        let parents = Parents { parent: Some(&parent), also: Some(&also) };
+        let child = Node::new(&parents, label, Clock::Real, None);
+        assert!(!child.is_cancelled());
+        for (moved, stays) in [(&parent, &also), (&also, &parent)] {
+            moved.set_deadline(None);
+            assert_eq!((child.next_due(), child.seen()), (Some(far), Some(false)));
+            assert_eq!(entries(stays), 1);
+            moved.set_deadline(Some(at(far)));
+        }
+    }
+
+    #[test]
     fn a_grace_is_watched_until_it_is_over() {
         let root = node(None, Terms { grace: Some(HOUR), ..Terms::default() });
         let cleanup = node(Some(&root), Terms { sight: Sight::End, ..Terms::default() });

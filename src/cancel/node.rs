@@ -61,6 +61,7 @@ use crate::{
 use crossbeam::channel::{Receiver, Sender, bounded};
 use slab::Slab;
 use std::{
+    any::Any,
     convert::Infallible,
     fmt,
     sync::{Arc, OnceLock, Weak},

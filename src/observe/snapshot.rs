@@ -76,15 +76,32 @@ pub enum Kind {
     Job,
     /// A region, such as `fail_after`. Its state is that of the job or body that is inside.
     Region,
+    /// A [`shield`](crate::region::shield). Its state is as that of a region.
+    Shield,
+    /// A [`cleanup`](crate::region::cleanup). Its state is as that of a region.
+    Cleanup,
+}
+
+impl Kind {
+    /// That of a node without jobs, by what its label says.
+    fn of_region(what: &str) -> Option<Self> {
+        [Kind::Region, Kind::Shield, Kind::Cleanup].into_iter().find(|kind| kind.name() == what)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Scope => "scope",
+            Kind::Job => "job",
+            Kind::Region => "region",
+            Kind::Shield => "shield",
+            Kind::Cleanup => "cleanup",
+        }
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::Scope => "scope",
-            Kind::Job => "job",
-            Kind::Region => "region",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -228,8 +245,8 @@ fn take(first: Vec<What>) -> Snapshot {
                     continue;
                 }
                 below.extend(children(&node, strand.as_ref()));
-                let is_region = strand.is_some() && node.label().what == "region";
-                is_region.then(|| Entry { parent, depth, since: None, ..entry(Kind::Region, &node, strand.as_ref()) })
+                let kind = strand.as_ref().and_then(|_| Kind::of_region(node.label().what));
+                kind.map(|kind| Entry { parent, depth, since: None, ..entry(kind, &node, strand.as_ref()) })
             }
         };
         let above = match entry {

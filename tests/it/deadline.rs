@@ -98,6 +98,27 @@ fn a_deadline_set_where_there_was_none_ends_the_wait() {
     });
 }
 
+// S60, S40:
+#[test]
+fn who_waits_below_is_woken_to_plan_anew() {
+    virtually(|| {
+        let began = now();
+        let token = CancelToken::new();
+        scope(|s| {
+            s.spawn(|| {
+                sleep(HOUR)?;
+                set(&token, began + 2 * HOUR);
+                Ok(sleep(5 * HOUR)?)
+            });
+            // Nothing else wakes it: the deadline is not that of anything opened here.
+            let stop = token.enter(|| sleep(Duration::MAX)).unwrap_err();
+            assert_eq!((stop.reason().kind(), now() - began), (ReasonKind::Deadline, 2 * HOUR));
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
 // S60, S32:
 #[test]
 fn an_instant_in_the_past_cancels_before_the_call_returns() {

@@ -14,6 +14,7 @@ use tassel::{
     CancelToken, Cancelled, ErrorGroup, ReasonKind, ScopeOptions, checkpoint, is_cancelled, now,
     region::{TimedOut, cleanup, fail_after, move_on_after, shield, shield_unbounded},
     scope, sleep,
+    snapshot::{self, Kind},
     sync::{Barrier, Event},
     testing::try_virtual_time,
 };
@@ -253,6 +254,21 @@ fn a_deadlock_reaches_behind_shields() {
     });
 }
 
+// S75, S53:
+#[test]
+fn a_snapshot_shows_shields_and_cleanup() {
+    virtually(|| {
+        scope(|s| {
+            let picture = shield(HOUR, || cleanup(2 * HOUR, || Ok(snapshot::of(s))))?;
+            let kinds: Vec<_> = picture.entries.iter().map(|entry| (entry.kind, entry.depth)).collect();
+            assert_eq!(kinds, [(Kind::Scope, 0), (Kind::Shield, 1), (Kind::Cleanup, 2)]);
+            assert!(picture.to_string().contains("shield `tests/it/grace.rs:"), "{picture}");
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
 // Grace.
 
 /// Runs ten nested cleanups in a job of an inner scope, each with work of 70 ms and a limit of 100 ms; tells which were cut.
@@ -399,7 +415,12 @@ fn the_budget_is_inherited_and_the_earliest_end_counts() {
             let group = ScopeOptions::new().grace(outer * HOUR).open(|s| {
                 s.cancel();
                 let inner = ScopeOptions::new().grace(inner * HOUR).open(|_| {
-                    let cut = cleanup(20 * HOUR, || Ok(sleep(Duration::MAX)?));
+                    let cut = cleanup(20 * HOUR, || {
+                        // However deep.
+                        let known = scope(|_| cleanup(20 * HOUR, || Ok(CancelToken::current().deadline())))?;
+                        assert_eq!(known, Some(began + ends * HOUR));
+                        Ok(sleep(Duration::MAX)?)
+                    });
                     assert_eq!(now() - began, ends * HOUR);
                     cut
                 });
