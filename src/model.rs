@@ -12,7 +12,7 @@
 //! | `a_child_linked_during_a_cancel_is_marked` | it is in the list that the walk reads, or copies the flag | a link without the copy |
 //! | `a_grandchild_linked_during_a_cancel_is_marked` | the same one step below the node that is cancelled | a walk that reads the list before it sets the flag |
 //! | `a_child_is_marked_through_its_second_parent` | the same for `Parents::also` | a link that looks at the first parent only |
-//! | `a_second_cancel_returns_when_all_below_is_marked` | promise 3 of `cancel/node.rs` | a second cancel that does not take the tree lock |
+//! | `a_second_cancel_returns_when_all_below_is_marked` | promise 1 of `cancel/mark.rs` | a second cancel that does not take the tree lock |
 //! | `a_cancel_through_another_tree_waits_for_the_walk` | the same where a walk through the other parent is under way | a tree lock per tree |
 //! | `a_mark_never_shows_without_a_cause` | cause before flag, on a walk and on a late link | a flag set before the cause |
 //! | `a_seat_registered_during_a_cancel_is_poked_or_refused` | *registered* means that a poke will come | a registration that does not look |

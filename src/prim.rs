@@ -17,7 +17,7 @@ mod real {
 
     static TREE: Mutex<()> = Mutex::new(());
 
-    /// Takes the one lock that serialises what rewrites subtrees; see `cancel/node.rs`.
+    /// Takes the one lock that serialises what rewrites subtrees; see `cancel/mark.rs`.
     pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
         TREE.lock()
     }

@@ -2,7 +2,8 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `node` | a place in the tree: links, marks, who is told |
+//! | `node` | a place in the tree: its links, its looks, who is to be told |
+//! | `mark` | how a cancel, or a moved instant, goes down the tree |
 //! | `deadline` | the instants of a node: moving, passing, watching them |
 //! | `callback` | calling each callback of a cancel once |
 //! | `reason` | why code was told to stop |
@@ -16,6 +17,7 @@
 pub(crate) mod callback;
 pub(crate) mod current;
 pub(crate) mod deadline;
+mod mark;
 pub(crate) mod node;
 pub(crate) mod reason;
 pub(crate) mod token;
