@@ -579,10 +579,8 @@ impl Source for Tally<Core> {
         if self.refused.swap(true, Ordering::AcqRel) {
             return;
         }
-        // An owner that calls this, about to park, has just looked: to poke it would only keep it from its sleep.
-        if with_chair(|chair| chair.seat().id) != self.owner.id {
-            self.owner.poke();
-        }
+        // Also an owner that calls this itself, about to park: since its look, another thread may have queued a job.
+        self.owner.poke();
         let joined: Vec<_> = self.jobs.lock().joined.values().cloned().collect();
         for job in joined {
             job.poke_joiners();
@@ -650,5 +648,34 @@ impl Tally<Core> {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::{cancel::node::Parents, park::clock::Clock};
+    use std::panic::Location;
+
+    #[test]
+    fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
+        let label = Label::new("scope", None, Location::caller());
+        let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
+        let (path, pool): (Arc<str>, _) = ("".into(), crate::pool::UsePool::current());
+        let body = Strand::at(label, Arc::clone(&path), 0, &node);
+        let setup = Setup { node, pool, body, path, fail_fast: true, inline: true, inlined: 0, keep: None };
+        let core = Core::new(setup);
+        let rescued = || {
+            Source::rescue(&*core);
+            with_chair(|chair| {
+                let poked = chair.seat().is_poked();
+                if poked {
+                    chair.park(&Clock::Real, None, 0); // returns at once, and takes the poke
+                }
+                poked
+            })
+        };
+        assert!(rescued(), "another thread may have queued a job since its look");
+        assert!(!rescued(), "it would not get to sleep");
     }
 }
