@@ -260,16 +260,24 @@ impl Core {
     }
 
     /// Who may bring the end of `job`, or without one, of all jobs: the threads that run them; for a queued one the pool,
-    /// the owner, and whoever may join it.
+    /// the owner, and whoever may join it, or its own timeout.
     pub(crate) fn enders(&self, job: Option<&Job>) -> Vec<Arc<dyn Party>> {
         if job.is_some_and(|job| job.outcome().is_some()) {
             return vec![Arc::new(Moving)];
         }
+        let now = self.node.clock().now();
         let jobs = self.jobs.lock();
         let queued = match job {
             Some(job) => jobs.find(job).is_some(),
             None => !jobs.queue.is_empty(),
         };
+        let ends = match job {
+            Some(job) => job.ends_by_itself(now),
+            None => jobs.queue.iter().any(|entry| entry.job.ends_by_itself(now)),
+        };
+        if ends {
+            return vec![Arc::new(Moving)];
+        }
         let awaited = |other: &&Arc<Job>| queued || job.is_none_or(|job| job.number() == other.number());
         let running = jobs.claimed.values().filter(awaited);
         let mut enders: Vec<Arc<dyn Party>> = running

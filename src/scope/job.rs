@@ -208,6 +208,12 @@ impl Job {
         let _ = self.deadline.set(registration);
     }
 
+    /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.
+    pub(crate) fn ends_by_itself(&self, now: Instant) -> bool {
+        let deadline = || self.strand.own().and_then(|node| node.deadline());
+        self.deadline.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
+    }
+
     /// Whether its handle, or the job itself, asked for its stop: the scope's will (D2).
     fn is_cancelled_by_handle(&self) -> bool {
         self.strand.own().and_then(|node| node.own()).is_some_and(|own| own.by_will)

@@ -488,3 +488,26 @@ fn a_job_that_no_worker_comes_for_is_stopped_by_its_timeout() {
         assert!(group.find::<TimedOut>().is_some(), "{group:?}");
     });
 }
+
+// D18:
+#[test]
+fn a_queued_job_whose_time_runs_out_starves_nobody() {
+    guarded(|| {
+        let pool = pool(|b| b.max_threads(1));
+        // Longer than the pool takes to look for starvation, many times.
+        let timeout = Duration::from_millis(200);
+        let run = || {
+            ScopeOptions::new().pool(&pool).inline(false).open(|s| {
+                s.spawn(move || {
+                    let late = s.job("late").isolated().timeout(timeout).spawn(|| Ok(()));
+                    Ok(late.join()?.unwrap_err().downcast_ref::<TimedOut>().is_some())
+                })
+                .join()
+                .map_err(Into::into)
+            })
+        };
+        assert!(run().unwrap());
+        // Before the clock moves, too.
+        assert!(tassel::testing::virtual_time(run).unwrap());
+    });
+}
