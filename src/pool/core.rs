@@ -352,14 +352,20 @@ impl PoolCore {
         for source in &listed {
             source.rescue();
         }
-        let turns: Vec<_> = listed.iter().filter_map(|source| source.turns()).collect();
+        // Who is poked is in the run's order by now. An active worker might be on its way.
+        self.give_up(&listed, |state| state.active == 0);
+    }
+
+    /// Has virtual runs go on without the jobs of `sources` that wait for a worker, if nobody comes.
+    fn give_up(&self, sources: &[Arc<dyn Source>], nobody_comes: impl FnOnce(&State) -> bool) {
+        let turns: Vec<_> = sources.iter().filter_map(|source| source.turns()).collect();
         if turns.is_empty() {
             return;
         }
-        // Who is poked is in the run's order by now. Under the lock: an active worker might be on its way.
+        // Under the lock: nobody sets out meanwhile.
         let state = self.state.lock();
         let given_up: Vec<_> =
-            if state.active == 0 { turns.iter().filter_map(|turns| turns.give_up()).collect() } else { Vec::new() };
+            if nobody_comes(&state) { turns.iter().filter_map(|turns| turns.give_up()).collect() } else { Vec::new() };
         drop(state);
         for go_on in given_up {
             go_on();
@@ -617,6 +623,10 @@ impl Due for PoolCore {
         drop(done);
         for then in todo {
             self.follow(then);
+        }
+        if add > 0 {
+            // The workers that run may wait, unseen, for what the run does next.
+            self.give_up(&turns, |state| state.coming == 0);
         }
         // After the new try: one refusal that is over is no starvation.
         self.starve(|source| source.turns().is_none());

@@ -263,6 +263,31 @@ fn jobs_at_a_barrier_of_std_hand_on_their_turn() {
 }
 
 #[test]
+fn a_worker_that_blocks_outside_holds_up_nobody_where_there_is_no_other() {
+    type Build = fn() -> PoolBuilder;
+    let builds: [Build; 2] = [|| Pool::builder().max_threads(1), || Pool::builder().refuse_threads(|n| n > 1)];
+    for build in builds {
+        virtually(|| {
+            let pool = build().build().unwrap();
+            let barrier = std::sync::Barrier::new(2);
+            ScopeOptions::new()
+                .pool(&pool)
+                .open(|s| {
+                    s.spawn(|| {
+                        barrier.wait();
+                    });
+                    // Its turn comes, and no thread.
+                    s.spawn(|| ());
+                    sleep(HOUR)?;
+                    barrier.wait();
+                    Ok(())
+                })
+                .unwrap();
+        });
+    }
+}
+
+#[test]
 fn limits_and_refusals_of_a_pool_keep_the_order() {
     type Build = fn() -> PoolBuilder;
     guarded(|| {
