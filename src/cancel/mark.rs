@@ -244,8 +244,9 @@ impl Node {
         if inner.own.is_some() {
             return false;
         }
-        let _ = self.cause.set(own.reason.clone());
-        inner.own = Some(own);
+        let is_first = self.cause.set(own.reason.clone()).is_ok();
+        // A wish that comes after another's cancel has stopped nothing.
+        inner.own = Some(Own { by_will: own.by_will && is_first, ..own });
         inner.flags |= STOPPING;
         self.set(OWN);
         true

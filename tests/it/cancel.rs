@@ -922,3 +922,22 @@ fn a_cancel_wakes_the_waits_of_a_whole_tree_and_the_exit_still_waits_for_it() {
         assert!(group.primary().stop().is_some() && !group.stopped());
     });
 }
+
+// D2:
+#[test]
+fn a_job_that_its_handle_cancels_after_a_token_was_stopped_by_the_token() {
+    virtually(|| {
+        for start in [false, true] {
+            let stopped = scope(|s| {
+                let job = s.spawn(|| Ok(sleep(HOUR)?));
+                if start {
+                    sleep(TINY)?;
+                }
+                s.token().cancel();
+                job.cancel();
+                Ok(7)
+            });
+            assert_eq!(stopped.unwrap_err().reason().map(Reason::kind), Some(ReasonKind::Explicit), "started: {start}");
+        }
+    });
+}
