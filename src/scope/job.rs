@@ -400,10 +400,12 @@ fn end(core: &Core, job: &Job) {
 
 /// Drops a job that may not start.
 fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
-    if core.node.is_stopping() && !job.is_cancelled_by_handle() {
+    job.give_up(core);
+    // Not if its own time was over before: that is a failure, which its handle may have taken.
+    let stopped = matches!(job.outcome(), Some(Outcome::Cancelled { .. }));
+    if stopped && core.node.is_stopping() && !job.is_cancelled_by_handle() {
         core.note_cut();
     }
-    job.give_up(core);
     if let Err(payload) = tied.discard() {
         core.record(job.origin(core), Failure::Panic(payload), Vec::new(), job.isolated);
     }

@@ -13,6 +13,7 @@ use std::{
 };
 use tassel::{
     CancelToken, JoinError, Reason, ReasonKind, ScopeOptions, checkpoint, now,
+    pool::Pool,
     region::{TimedOut, move_on_after},
     scope, sleep,
     sync::Event,
@@ -939,5 +940,22 @@ fn a_job_that_its_handle_cancels_after_a_token_was_stopped_by_the_token() {
             });
             assert_eq!(stopped.unwrap_err().reason().map(Reason::kind), Some(ReasonKind::Explicit), "started: {start}");
         }
+    });
+}
+
+// D2, S7:
+#[test]
+fn a_job_whose_time_ran_out_in_the_queue_was_not_stopped_by_a_later_token() {
+    virtually(|| {
+        let pool = Pool::builder().refuse_threads(|_| true).build().unwrap();
+        let value = ScopeOptions::new().pool(&pool).open(|s| {
+            let late = s.job("late").isolated().timeout(TINY).spawn(|| Ok(()));
+            sleep(HOUR)?;
+            assert!(late.join()?.unwrap_err().downcast_ref::<TimedOut>().is_some());
+            // Its captures are still to be dropped.
+            s.token().cancel();
+            Ok(7)
+        });
+        assert_eq!(value.unwrap(), 7);
     });
 }
