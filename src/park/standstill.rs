@@ -27,6 +27,11 @@ pub(crate) trait Party: Send + Sync {
 
     /// Who can let it go on. `None`: somebody within the library, but it is not known who.
     fn enders(&self) -> Option<Vec<Arc<dyn Party>>>;
+
+    /// Tries again what it stands for; tells whether there was anything to try. After that all are looked at anew.
+    fn try_again(self: Arc<Self>) -> bool {
+        false
+    }
 }
 
 /// What a thread waits for.
@@ -74,6 +79,25 @@ impl Party for Moving {
 /// Tells whether `first`, and all that they wait for, stand still. `anybody` are those who may end a wait of which it is
 /// not known who ends it.
 pub(crate) fn is_standstill(first: Vec<Arc<dyn Party>>, anybody: &[Arc<dyn Party>]) -> bool {
+    let Some(mut seen) = walk(first.clone(), anybody) else { return false };
+    let mut tried = false;
+    for (party, _) in seen.values() {
+        tried |= Arc::clone(party).try_again();
+    }
+    if tried {
+        seen = match walk(first, anybody) {
+            Some(seen) => seen,
+            None => return false,
+        };
+    }
+    seen.values().all(|(party, number)| party.still() == Some(*number))
+}
+
+/// Still parties, each with the number of its standstill, by address.
+type Seen = HashMap<*const (), (Arc<dyn Party>, u64)>;
+
+/// The first look, at all that can be reached; `None` if anybody moves.
+fn walk(first: Vec<Arc<dyn Party>>, anybody: &[Arc<dyn Party>]) -> Option<Seen> {
     let mut seen = HashMap::new();
     let mut todo = first;
     while let Some(party) = todo.pop() {
@@ -81,14 +105,14 @@ pub(crate) fn is_standstill(first: Vec<Arc<dyn Party>>, anybody: &[Arc<dyn Party
         if seen.contains_key(&key) {
             continue;
         }
-        let Some(number) = party.still() else { return false };
+        let number = party.still()?;
         match party.enders() {
             Some(enders) => todo.extend(enders),
             None => todo.extend_from_slice(anybody),
         }
         seen.insert(key, (party, number));
     }
-    seen.values().all(|(party, number)| party.still() == Some(*number))
+    Some(seen)
 }
 
 #[cfg(all(test, not(tassel_loom)))]

@@ -545,6 +545,10 @@ impl PoolCore {
         };
         let owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
         let pool: Arc<dyn Party> = Arc::clone(self) as Arc<dyn Party>;
+        // One who moves among the workers is enough for all, and need not be found for each.
+        if !is_standstill(vec![Arc::clone(&pool)], &owners) {
+            return None;
+        }
         let mut starving = listed;
         starving.retain(|source| {
             let parties = vec![Arc::clone(&pool), source.owner()];
@@ -648,6 +652,20 @@ impl Party for PoolCore {
     fn enders(&self) -> Option<Vec<Arc<dyn Party>>> {
         let state = self.state.lock();
         Some(state.workers.values().map(|seat| Arc::clone(seat) as Arc<dyn Party>).collect())
+    }
+
+    /// A refusal may be over by now: that of another pool than the one that looks was perhaps never tried again. A virtual
+    /// run does that itself.
+    fn try_again(self: Arc<Self>) -> bool {
+        let mut state = self.state.lock();
+        if state.refusal.is_none() {
+            return false;
+        }
+        let then = state.find_worker(&self.config);
+        drop(state);
+        let tries = !then.is_nothing();
+        self.follow(then);
+        tries
     }
 }
 

@@ -386,6 +386,28 @@ fn one_refusal_that_is_over_starves_nobody() {
 
 // D18:
 #[test]
+fn one_refusal_that_is_over_starves_nobody_in_another_pool() {
+    guarded(|| {
+        for n in 0..100 {
+            let full = pool(|b| b.max_threads(1));
+            let other = pool(|b| b.refuse_threads(|n| n == 1));
+            let busy = || (0..n * 2_000).for_each(|_| hint::spin_loop());
+            let ran = ScopeOptions::new().pool(&full).inline(false).open(|s| {
+                s.spawn(|| {
+                    // So that the full pool looks before, during or after the other one's refusal.
+                    busy();
+                    Ok(ScopeOptions::new().pool(&other).inline(false).open(|s| drop(s.spawn(|| ())))?)
+                });
+                s.spawn(|| ());
+                Ok(())
+            });
+            ran.unwrap();
+        }
+    });
+}
+
+// D18:
+#[test]
 fn full_pools_whose_workers_wait_for_each_other_are_starved() {
     guarded(|| {
         let pools = [pool(|b| b.max_threads(1)), pool(|b| b.max_threads(1))];
