@@ -135,6 +135,9 @@ pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) {
     let mut state = ALARM.state.lock();
     state.watches.insert(at, Weak::clone(target));
     UNSERVED.store(!state.serving, Ordering::Relaxed);
+    drop(state);
+    // Somebody else may have got a thread meanwhile: it sleeps until what was the earliest instant before.
+    ALARM.changed.notify_one();
 }
 
 /// The earliest instant that is watched without a thread: who parks calls [`serve_due`] when it has come.
