@@ -43,6 +43,8 @@ use crate::{
     },
     prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
 };
+#[cfg(not(tassel_loom))]
+use std::cell::Cell;
 use std::{fmt, sync::Arc, time::Instant};
 
 const RUNNING: u8 = 0;
@@ -204,17 +206,28 @@ impl Chair {
 #[cfg(not(tassel_loom))]
 thread_local! {
     static CHAIR: Chair = Chair::new();
+
+    /// The one for after that. Never freed; few threads need it. It has no destructor, so it can be had until the end.
+    static LATE: Cell<Option<&'static Chair>> = const { Cell::new(None) };
 }
 
-/// Calls `f` with this thread's chair, or with a fresh one where the thread's own is gone already (in a destructor
-/// of a thread-local).
+/// Calls `f` with this thread's chair, or with its late one where that is gone already (in a destructor of a
+/// thread-local). It is the same at each call, so that who opens a scope there is poked where it waits.
 #[cfg(not(tassel_loom))]
 pub(crate) fn with_chair<R>(f: impl FnOnce(&Chair) -> R) -> R {
     let mut f = Some(f);
     let tried = CHAIR.try_with(|chair| f.take().map(|f| f(chair)));
+    let late = |cell: &Cell<Option<&'static Chair>>| {
+        let chair = cell.get().unwrap_or_else(|| Box::leak(Box::new(Chair::new())));
+        cell.set(Some(chair));
+        chair
+    };
     match (tried, f) {
         (Ok(Some(result)), _) => result,
-        (_, Some(f)) => f(&Chair::new()),
+        (_, Some(f)) => match LATE.try_with(late) {
+            Ok(chair) => f(chair),
+            Err(_) => f(&Chair::new()), // where the system destroys even what has no destructor
+        },
         (_, None) => unreachable!("the closure is taken only to be called"),
     }
 }

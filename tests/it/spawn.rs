@@ -497,3 +497,31 @@ fn a_shared_value_has_one_owner_again_after_the_scope() {
         }
     });
 }
+
+// S1:
+#[test]
+fn a_scope_in_the_destructor_of_a_thread_local_returns_after_its_jobs() {
+    struct Late<'a>(&'a AtomicUsize);
+    impl Drop for Late<'_> {
+        fn drop(&mut self) {
+            for _ in 0..50 {
+                let job = || (0..10).for_each(|_| thread::yield_now());
+                ScopeOptions::new().inline(false).open(|s| drop(s.spawn(job))).unwrap();
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LATE: Cell<Option<Late<'static>>> = const { Cell::new(None) };
+    }
+    guarded(|| {
+        let thread = thread::spawn(|| {
+            // Before the library's own, so that it goes after them.
+            LATE.set(Some(Late(&DONE)));
+            scope(|s| drop(s.spawn(|| ()))).unwrap();
+        });
+        thread.join().unwrap();
+        assert_eq!(DONE.load(Ordering::SeqCst), 50);
+    });
+}
