@@ -8,8 +8,8 @@
 //! | entry | means |
 //! |---|---|
 //! | `ready`, a thread | wants the baton |
-//! | `ready`, a queued job | was spawned, no thread has claimed it; its turn *summons* one, which claims just this job |
-//! | `stuck` | a queued job for which no thread could be had; it is ready again when one may be, or is claimed by a joiner or owner |
+//! | `ready`, a source | the first of its queued jobs has a turn, which *summons* a thread that claims just this job |
+//! | `stuck` | a source for whose jobs no thread could be had; it is ready again when one may be, or one more is queued |
 //! | `parked` | waits, perhaps until an instant |
 //! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
 //! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
@@ -44,7 +44,7 @@ use crate::{
     prim::{self, Mutex},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     fmt, fs, mem,
     path::PathBuf,
     sync::{Arc, Weak},
@@ -70,7 +70,16 @@ type Turn = (Instant, u64, u64);
 
 enum Who {
     Thread(Arc<Seat>),
-    Queued(Arc<dyn Summon>),
+    /// What stands at that address has queued jobs.
+    Source(usize),
+}
+
+/// Jobs that no thread has claimed, of one source. By source, so that it costs little to put them all aside.
+struct Source {
+    summon: Arc<dyn Summon>,
+    turns: BTreeSet<Turn>,
+    /// The one by which the source is among those who are ready: the first, unless it is stuck.
+    shown: Option<Turn>,
 }
 
 enum Holder {
@@ -98,8 +107,11 @@ struct State {
     begun: u64,
     yields: u64,
     ready: BTreeMap<Turn, Who>,
-    queued: HashMap<u64, Turn>,
-    stuck: HashMap<u64, (Turn, Arc<dyn Summon>)>,
+    /// By address.
+    sources: HashMap<usize, Source>,
+    /// Queued jobs by spawn order: turn and source.
+    queued: HashMap<u64, (Turn, usize)>,
+    stuck: HashSet<usize>,
     /// Jobs that were claimed before their spawner could enter them here.
     early: HashSet<u64>,
     /// A thread has been asked for again for all that is stuck, since one came last, or the clock moved.
@@ -149,8 +161,9 @@ impl Run {
                 begun: 0,
                 yields: 0,
                 ready: BTreeMap::new(),
+                sources: HashMap::new(),
                 queued: HashMap::new(),
-                stuck: HashMap::new(),
+                stuck: HashSet::new(),
                 early: HashSet::new(),
                 retried: false,
                 stranded: false,
@@ -213,17 +226,17 @@ impl Run {
             return; // a worker that was about has claimed it already
         }
         let turn = (state.now, 0, order);
-        state.queued.insert(order, turn);
-        state.ready.insert(turn, Who::Queued(job));
+        let spare = state.enter(turn, job);
         let then = state.hand_on();
         drop(state);
+        drop(spare);
         self.follow(then);
     }
 
     /// Which job of `of` a thread that comes is to claim: the one whose turn it is.
     pub(crate) fn turn_of(&self, of: *const ()) -> Option<u64> {
         match &self.state.lock().holder {
-            Holder::Summoned(order, _, job) if is(job, of) => Some(*order),
+            Holder::Summoned(order, _, job) if address(job) == of.addr() => Some(*order),
             _ => None,
         }
     }
@@ -245,42 +258,35 @@ impl Run {
             _ => {}
         }
         state.try_anew();
-        let queued = state.queued.remove(&order);
-        let stuck = state.stuck.remove(&order);
-        let turn = queued.or(stuck.as_ref().map(|(turn, _)| *turn)).unwrap_or_else(|| {
+        let (turn, gone) = state.take_out(order).unwrap_or_else(|| {
             state.early.insert(order);
-            (state.now, 0, order)
+            ((state.now, 0, order), None)
         });
-        let summoned = state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
+        state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
         let then = state.hand_on();
         drop(state);
-        drop((summoned, stuck));
+        drop(gone);
         self.follow(then);
         self.await_baton(chair);
     }
 
-    /// Says that no thread can be had for the job whose turn it is, if it was summoned of `of`: the others go on, by the
-    /// result, until somebody claims it. May be called under a lock that [`Summon::summon`] takes; the result not.
+    /// Says that no thread can be had for the job whose turn it is, if it was summoned of `of`: others go on, by the
+    /// result, until somebody claims it or a thread may be had. May be called under a lock that [`Summon::summon`] takes;
+    /// the result not.
     pub(crate) fn refuse(&self, of: *const ()) -> Option<impl FnOnce()> {
         let mut state = self.state.lock();
         let holder = mem::replace(&mut state.holder, Holder::Nobody);
-        let (order, turn, job) = match holder {
-            Holder::Summoned(order, turn, job) if is(&job, of) => (order, turn, job),
+        let (turn, job) = match holder {
+            Holder::Summoned(_, turn, job) if address(&job) == of.addr() => (turn, job),
             other => {
                 state.holder = other;
                 return None;
             }
         };
-        state.stuck.insert(order, (turn, job));
-        // All of it, so that we do not come here from `follow` once for each job, one inside the other.
-        let same = |who: &Who| matches!(who, Who::Queued(job) if is(job, of));
-        let turns: Vec<Turn> = state.ready.iter().filter(|(_, who)| same(who)).map(|(turn, _)| *turn).collect();
-        for turn in turns {
-            state.queued.remove(&turn.2);
-            if let Some(Who::Queued(job)) = state.ready.remove(&turn) {
-                state.stuck.insert(turn.2, (turn, job));
-            }
-        }
+        // With all that its source has queued.
+        state.stuck.insert(of.addr());
+        // The caller has the source, too: what is dropped here is not the last of it.
+        drop(state.put(turn, job));
         let then = state.hand_on();
         Some(move || self.follow(then))
     }
@@ -471,10 +477,62 @@ impl State {
         still && !self.invited.is_empty()
     }
 
+    /// Enters a queued job. What its source has queued before it goes first, also if no thread could be had for that.
+    /// Returns what is to be dropped outside the lock.
+    fn enter(&mut self, turn: Turn, job: Arc<dyn Summon>) -> Option<Arc<dyn Summon>> {
+        self.stuck.remove(&address(&job));
+        self.put(turn, job)
+    }
+
+    fn put(&mut self, turn: Turn, job: Arc<dyn Summon>) -> Option<Arc<dyn Summon>> {
+        let source = address(&job);
+        self.queued.insert(turn.2, (turn, source));
+        let spare = match self.sources.entry(source) {
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().turns.insert(turn);
+                Some(job)
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Source { summon: job, turns: BTreeSet::from([turn]), shown: None });
+                None
+            }
+        };
+        self.show(source);
+        spare
+    }
+
+    /// Takes a queued job out; returns its turn, and its source if that was the last of it.
+    fn take_out(&mut self, order: u64) -> Option<(Turn, Option<Arc<dyn Summon>>)> {
+        let (turn, at) = self.queued.remove(&order)?;
+        if let Some(source) = self.sources.get_mut(&at) {
+            source.turns.remove(&turn);
+        }
+        self.show(at);
+        if self.sources.get(&at).is_some_and(|source| !source.turns.is_empty()) {
+            return Some((turn, None));
+        }
+        self.stuck.remove(&at);
+        Some((turn, self.sources.remove(&at).map(|source| source.summon)))
+    }
+
+    /// Sees to it that a source is among those who are ready by its first job, or, if it is stuck, not at all.
+    fn show(&mut self, at: usize) {
+        let Some(source) = self.sources.get_mut(&at) else { return };
+        let first = if self.stuck.contains(&at) { None } else { source.turns.first().copied() };
+        if source.shown == first {
+            return;
+        }
+        if let Some(shown) = mem::replace(&mut source.shown, first) {
+            self.ready.remove(&shown);
+        }
+        if let Some(first) = first {
+            self.ready.insert(first, Who::Source(at));
+        }
+    }
+
     fn unstick(&mut self) {
-        for (order, (turn, job)) in mem::take(&mut self.stuck) {
-            self.queued.insert(order, turn);
-            self.ready.insert(turn, Who::Queued(job));
+        for at in mem::take(&mut self.stuck) {
+            self.show(at);
         }
     }
 
@@ -501,8 +559,12 @@ impl State {
                         self.holder = Holder::Seat(seat.id);
                         then.unpark = Some(seat);
                     }
-                    Who::Queued(job) => {
-                        self.queued.remove(&turn.2);
+                    Who::Source(at) => {
+                        let Some(job) = self.sources.get(&at).map(|source| Arc::clone(&source.summon)) else {
+                            continue;
+                        };
+                        // Not the last of it: the holder has it.
+                        drop(self.take_out(turn.2));
                         self.holder = Holder::Summoned(turn.2, turn, Arc::clone(&job));
                         then.summon = Some(job);
                     }
@@ -520,11 +582,9 @@ impl State {
             if !self.stuck.is_empty() && !self.stranded {
                 self.stranded = true;
                 self.holder = Holder::Telling(here());
-                for (_, job) in self.stuck.values() {
-                    if !then.strand.iter().any(|told| Arc::ptr_eq(told, job)) {
-                        then.strand.push(Arc::clone(job));
-                    }
-                }
+                let mut stuck: Vec<_> = self.stuck.iter().filter_map(|at| self.sources.get(at)).collect();
+                stuck.sort_by_key(|source| source.turns.first().copied());
+                then.strand = stuck.into_iter().map(|source| Arc::clone(&source.summon)).collect();
                 return then;
             }
             let timer = self.timers.first().map(|(at, ..)| *at);
@@ -557,9 +617,9 @@ impl State {
     }
 }
 
-/// Whether a job was queued by what stands at that address.
-fn is(job: &Arc<dyn Summon>, of: *const ()) -> bool {
-    Arc::as_ptr(job).cast::<()>() == of
+/// Where the source of a job stands.
+fn address(job: &Arc<dyn Summon>) -> usize {
+    Arc::as_ptr(job).cast::<()>().addr()
 }
 
 /// The seat of the calling thread.

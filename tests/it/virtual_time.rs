@@ -18,6 +18,7 @@ use tassel::{
     scope, sleep,
     sync::{Barrier, Event},
     testing::{try_virtual_time, virtual_time},
+    yield_now,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -259,6 +260,40 @@ fn jobs_at_a_barrier_of_std_hand_on_their_turn() {
             })
         };
         run().unwrap();
+    });
+}
+
+// D11:
+#[test]
+fn a_job_for_which_a_thread_was_refused_starts_before_those_spawned_after_it() {
+    virtually(|| {
+        let pool = Pool::builder().refuse_threads(|n| n == 1).build().unwrap();
+        let started = Mutex::new(Vec::new());
+        let start = |n: u32| started.lock().unwrap().push(n);
+        ScopeOptions::new()
+            .pool(&pool)
+            .open(|s| {
+                s.spawn(|| start(1));
+                yield_now()?;
+                s.spawn(|| start(2));
+                Ok(sleep(HOUR)?)
+            })
+            .unwrap();
+        assert_eq!(started.into_inner().unwrap(), [1, 2]);
+    });
+}
+
+#[test]
+fn thousands_of_jobs_for_one_thread_take_no_time_each_for_all() {
+    virtually(|| {
+        let pool = Pool::builder().max_threads(1).build().unwrap();
+        let start = now();
+        ScopeOptions::new()
+            .pool(&pool)
+            .inline(false)
+            .open(|s| (0..4000).for_each(|_| drop(s.spawn(|| Ok(sleep(SECOND)?)))))
+            .unwrap();
+        assert_eq!(now() - start, 4000 * SECOND);
     });
 }
 
