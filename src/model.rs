@@ -61,9 +61,10 @@ use crate::{
     prim::{AtomicUsize, Mutex, Ordering, tree_lock},
     raw::{Face, Home, Tally, Tether, Tied, tether},
     scope::{
-        core::{Core, Setup},
+        core::{Core, Ending, Queued, Setup},
         cycle,
-        job::{Ending, Job, Outcome, Queued},
+        job::{Job, Outcome},
+        run,
     },
 };
 use loom::{model::Builder, sync::atomic::AtomicBool, thread};
@@ -705,7 +706,7 @@ fn claim_against(stop: Stop) {
                         Stop::Timeout => cancel_as(ReasonKind::Deadline, job.strand.node()),
                         _ => cancel(job.strand.node()),
                     }
-                    let dropped = job.give_up(&core);
+                    let dropped = run::give_up(&core, &job);
                     // A job that is dropped says so at once, and that it never started.
                     let outcome = job.outcome();
                     let never = matches!(outcome, Some(Outcome::Cancelled { started: false, .. } | Outcome::Failed(_)));

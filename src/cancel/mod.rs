@@ -7,6 +7,7 @@
 //! | `deadline` | the instants of a node: moving, passing, watching them |
 //! | `callback` | calling each callback of a cancel once |
 //! | `reason` | why code was told to stop |
+//! | `roots` | the scopes that stand below no other |
 //! | `token` | the public handle on a node |
 //! | `current` | where the running code stands |
 //!
@@ -20,4 +21,5 @@ pub(crate) mod deadline;
 mod mark;
 pub(crate) mod node;
 pub(crate) mod reason;
+pub(crate) mod roots;
 pub(crate) mod token;

@@ -17,12 +17,13 @@ use crate::{
         current::{Activity, Strand},
         node::Node,
         reason::Reason,
+        roots,
         token::CancelToken,
     },
     error::JobId,
     park::seat::Seat,
     raw::Tally,
-    scope::{core::Core, job::Job, open::Scope, roots},
+    scope::{core::Core, job::Job, open::Scope},
 };
 use std::{fmt, panic::Location, sync::Arc, time::Instant};
 
@@ -198,7 +199,7 @@ pub(crate) fn at(node: &Arc<Node>) -> Snapshot {
 /// Regions outside of any scope do not show.
 #[must_use]
 pub fn all() -> Snapshot {
-    take(roots::all().into_iter().map(What::Scope).collect())
+    take(roots::all().into_iter().map(|root| What::At(root, None)).collect())
 }
 
 /// What is still to be looked at.

@@ -34,6 +34,7 @@ use crate::{
         core::Core,
         cycle::{self, Joining},
         job::{Job, Outcome},
+        run,
     },
     wait::{self, Call, End},
 };
@@ -210,7 +211,7 @@ impl<V> JobHandle<'_, V> {
             return;
         }
         token::cancel(self.job.strand.node(), ReasonKind::Explicit, text, place, true);
-        if self.job.give_up(&self.core) {
+        if run::give_up(&self.core, &self.job) {
             // Its captures are dropped by whoever comes for it, so let somebody come.
             self.core.ask();
         }
@@ -230,7 +231,7 @@ impl<V> JobHandle<'_, V> {
 
     /// The outcome, if there is one or there can be none but *never started*.
     fn look(&self) -> Option<Outcome> {
-        self.job.give_up(&self.core);
+        run::give_up(&self.core, &self.job);
         self.job.outcome()
     }
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `open` | [`scope`](open::scope), [`Scope`](open::Scope) and its builders: the public face |
 //! | `options` | [`ScopeOptions`](options::ScopeOptions) |
-//! | `core` | what a scope's threads share: queue, running jobs, failures; its exit and its result |
-//! | `job` | one job: its state and outcome; running and sweeping it |
+//! | `core` | what a scope's threads share: queue, running jobs, failures |
+//! | `job` | one job: its state and outcome |
+//! | `run` | running a job, sweeping it, giving it up |
+//! | `threads` | where jobs get their threads; the wait at the exit |
+//! | `exit` | what the body's end means; the result |
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
 //! | `cycle` | joins that would wait for each other |
-//! | `roots` | the scopes that stand below no other |
 //! | `region` | time limits, shields and cleanup, without jobs |
 //!
 //! # Does not know
@@ -17,9 +19,11 @@
 
 pub(crate) mod core;
 pub(crate) mod cycle;
+pub(crate) mod exit;
 pub(crate) mod handle;
 pub(crate) mod job;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod region;
-pub(crate) mod roots;
+pub(crate) mod run;
+mod threads;

@@ -17,17 +17,18 @@ use crate::{
         deadline::Deadline,
         node::{Hook, Node, Parents, Terms},
         reason::{Cancelled, Label, Reason, ReasonKind},
+        roots::Listed,
         token::{self, CancelToken},
     },
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, Role, ScopeInfo, thread_name},
     pool::UsePool,
     raw::{self, Face, Tally, Tether},
     scope::{
-        core::{Core, Setup},
+        core::{Core, Ending, Queued, Setup},
         handle::{JobHandle, Slot},
-        job::{Ending, Job, Queued},
+        job::Job,
         options::{OnFailure, OnPanic, ScopeOptions},
-        roots::Listed,
+        run,
     },
 };
 use std::{
@@ -221,7 +222,7 @@ impl ScopeOptions {
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);
         if !here.is_some_and(|here| here.is_observed()) {
-            core.set_listed(Some(Listed::new(&core)));
+            core.set_listed(Some(Listed::new(core.id, &core.node)));
         }
         Ok(Open { core })
     }
@@ -658,7 +659,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         if core.node.is_cancelled() {
             // Dropped inside this call, before the handle says so (D6).
             drop(f);
-            core.refuse(&job);
+            run::refuse(core, &job);
             return JobHandle::new(core, job, slot, from_leaf);
         }
         let value = Arc::clone(&slot);
@@ -670,7 +671,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
             }
         });
         if has_timeout {
-            job.watch_deadline(core);
+            run::watch_deadline(core, &job);
         }
         core.enqueue(Queued { job: Arc::clone(&job), tied });
         JobHandle::new(core, job, slot, from_leaf)

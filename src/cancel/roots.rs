@@ -1,20 +1,20 @@
-//! The scopes that stand below no other: where a picture of everything alive begins.
+//! The scopes that stand below no other, by their nodes: where a picture of everything alive begins.
 //!
 //! Each thread that opens such scopes has a list of its own, entered once in the list of lists; so opening one touches
 //! nothing that other threads write.
 //!
 //! # Does not know
 //!
-//! What is below a scope: the tree does.
+//! What a scope is, and what is below it.
 
-use crate::{prim::Mutex, raw::Tally, scope::core::Core};
+use crate::{cancel::node::Node, prim::Mutex};
 use slab::Slab;
 use std::{
     fmt,
     sync::{Arc, LazyLock, Weak},
 };
 
-type List = Mutex<Slab<Weak<Tally<Core>>>>;
+type List = Mutex<Slab<(u64, Weak<Node>)>>;
 
 static LISTS: LazyLock<Mutex<Vec<Weak<List>>>> = LazyLock::new(Mutex::default);
 
@@ -37,10 +37,11 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    pub(crate) fn new(core: &Arc<Tally<Core>>) -> Self {
+    /// Lists a scope that was opened as the `nth` of the process.
+    pub(crate) fn new(nth: u64, node: &Arc<Node>) -> Self {
         // In the destructor of a thread-local the thread's own is gone.
         let list = MINE.try_with(Arc::clone).unwrap_or_else(|_| new_list());
-        let key = list.lock().insert(Arc::downgrade(core));
+        let key = list.lock().insert((nth, Arc::downgrade(node)));
         Listed { list, key }
     }
 }
@@ -59,13 +60,13 @@ impl fmt::Debug for Listed {
 }
 
 /// Returns the root scopes that are open now, in the order of opening.
-pub(crate) fn all() -> Vec<Arc<Tally<Core>>> {
+pub(crate) fn all() -> Vec<Arc<Node>> {
     let lists: Vec<_> = LISTS.lock().iter().filter_map(Weak::upgrade).collect();
     let mut roots = Vec::new();
     for list in lists {
-        let listed: Vec<_> = list.lock().iter().map(|(_, core)| Weak::clone(core)).collect();
-        roots.extend(listed.iter().filter_map(Weak::upgrade));
+        let listed: Vec<_> = list.lock().iter().map(|(_, root)| root.clone()).collect();
+        roots.extend(listed.iter().filter_map(|(nth, root)| Some((*nth, root.upgrade()?))));
     }
-    roots.sort_by_key(|core| core.id);
-    roots
+    roots.sort_by_key(|(nth, _)| *nth);
+    roots.into_iter().map(|(_, root)| root).collect()
 }

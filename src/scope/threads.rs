@@ -1,0 +1,267 @@
+//! Where a scope's jobs get their threads: workers, the owner at its exit, joiners; in virtual time by turns.
+//!
+//! # Promises
+//!
+//! 1. The exit waits for every job, whatever happened; meanwhile its thread runs, or sweeps, queued jobs.
+//! 2. A queued job is asked for until somebody claims it.
+//!
+//! # Does not know
+//!
+//! OS threads: the pool has them.
+//!
+//! # Why the exit misses nothing
+//!
+//! The owner looks for: count zero, an entry it may take, a stop. Each change comes with a poke after it: the last
+//! count lowered calls [`Home::all_home`](crate::raw::Home::all_home); a refused thread calls [`Source::rescue`]; a stop
+//! pokes the seat registered in the node. An entry for which a thread can be had needs no poke: that thread takes it.
+
+use crate::{
+    cancel::{
+        current::{Activity, Doing},
+        node::Hook,
+        reason::{Reason, ReasonKind},
+    },
+    park::{
+        seat::with_chair,
+        standstill::{Awaited, Party, Wait},
+        virtual_run::Summon,
+    },
+    pool::{self, Source, Turns},
+    raw::Tally,
+    scope::core::{Core, Queued},
+    wait,
+};
+use std::{
+    any::Any,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+impl Tally<Core> {
+    /// Queues a job and sees to it that somebody comes for it.
+    pub(crate) fn enqueue(&self, entry: Queued) {
+        let order = entry.job.strand.order;
+        let own_thread = entry.job.own_thread;
+        // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
+        // its entry by bisection.
+        let number = entry.job.number();
+        let run = self.node.clock().run();
+        if own_thread && run.is_none() {
+            self.pool.force();
+        }
+        let mut jobs = self.jobs.lock();
+        let at = match jobs.queue.back() {
+            Some(last) if last.job.number() > number => jobs.queue.partition_point(|e| e.job.number() < number),
+            _ => jobs.queue.len(),
+        };
+        jobs.queue.insert(at, entry);
+        drop(jobs);
+        // After it: a refusal from here on is told anew, and who is told finds the entry.
+        self.refused.store(false, Ordering::Release);
+        let Some(me) = self.tally() else { return };
+        match run {
+            Some(run) => run.queue(order, me),
+            None => self.pool.ask(me),
+        }
+    }
+
+    /// Waits for every job; runs or sweeps queued ones meanwhile. May be called again if the count is still up.
+    pub(crate) fn settle(&self) {
+        if self.live() == 0 {
+            return;
+        }
+        let _doing = Doing::new(Activity::Exit, self.label().place, None);
+        let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
+        with_chair(|chair| {
+            let key = self.node.add_seat(chair.seat()).ok();
+            while self.live() > 0 {
+                self.node.expire();
+                let stopping = self.node.is_stopping();
+                let entry = if stopping {
+                    self.claim(false)
+                } else if self.may_inline() {
+                    self.claim(true)
+                } else {
+                    None
+                };
+                if let Some(entry) = entry {
+                    entry.run(true);
+                } else {
+                    let until = if stopping { None } else { self.node.next_due() };
+                    wait::park(chair, &wait, until);
+                }
+            }
+            if let Some(key) = key {
+                self.node.remove_seat(key);
+            }
+        });
+    }
+}
+
+impl Hook for Tally<Core> {
+    /// The backlog is swept by the owner if it stands at its exit (its seat is poked), else by a worker.
+    fn stopping(&self) {
+        let queued = !self.jobs.lock().queue.is_empty();
+        if queued {
+            self.ask();
+        }
+    }
+
+    fn host(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl Awaited for Tally<Core> {
+    fn enders(&self) -> Vec<Arc<dyn Party>> {
+        Core::enders(self, None)
+    }
+}
+
+impl Source for Tally<Core> {
+    fn run_one(&self) -> bool {
+        self.refused.store(false, Ordering::Release);
+        let entry = match self.node.clock().run() {
+            None => self.claim(false),
+            Some(run) => run.turn_of(self.address()).and_then(|order| {
+                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.job.strand.order == order))
+            }),
+        };
+        let Some(entry) = entry else { return false };
+        if self.turns().is_some() {
+            pool::set_arrived();
+            entry.run(false);
+        } else if entry.job.own_thread {
+            pool::apart(|| entry.run(false));
+        } else {
+            entry.run(false);
+        }
+        true
+    }
+
+    fn queued(&self) -> usize {
+        self.jobs.lock().queue.len()
+    }
+
+    fn wanted(&self) -> usize {
+        match self.node.clock().run() {
+            None => self.queued(),
+            Some(run) => usize::from(run.turn_of(self.address()).is_some()),
+        }
+    }
+
+    fn listed(&self) -> &AtomicBool {
+        &self.listed
+    }
+
+    fn rescue(&self) {
+        // Before the pokes: who is poked finds it. Who looks later finds it as well, so nobody is poked again before a job
+        // is queued, or a worker comes: else two owners, each parking after a look in vain, would wake each other for ever.
+        if self.refused.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Also an owner that calls this itself, about to park: since its look, another thread may have queued a job.
+        self.owner.poke();
+        let joined: Vec<_> = self.jobs.lock().joined.values().cloned().collect();
+        for job in joined {
+            job.poke_joiners();
+        }
+    }
+
+    fn owner(&self) -> Arc<dyn Party> {
+        Arc::clone(&self.owner) as Arc<dyn Party>
+    }
+
+    fn turns(&self) -> Option<&dyn Turns> {
+        self.node.clock().run().is_some().then_some(self as &dyn Turns)
+    }
+
+    fn picture(&self) -> (Vec<String>, Vec<String>) {
+        let alive = self.alive();
+        let (started, queued): (Vec<_>, Vec<_>) = alive.iter().partition(|job| job.has_started());
+        let queued = queued.iter().map(|job| format!("`{}`", job.strand.label.name()));
+        let waits = started.iter().map(|job| (&job.strand.label, job.strand.activity()));
+        let body = (&self.body.label, self.body.activity());
+        let waits = std::iter::once(body).chain(waits).map(|(label, activity)| match label.what {
+            "body" => format!("the body waits in {}", activity.name()),
+            _ => format!("{label} waits in {}", activity.name()),
+        });
+        (queued.collect(), waits.collect())
+    }
+
+    fn starve(&self, text: &str) {
+        let reason = Reason::new(ReasonKind::Starved, self.label().clone(), self.node.clock().now()).text_is(text);
+        self.node.cancel(&reason, false);
+    }
+}
+
+impl Summon for Tally<Core> {
+    fn summon(self: Arc<Self>) {
+        let pool = Arc::clone(&self.pool);
+        pool.ask(self);
+    }
+
+    fn strand(self: Arc<Self>) {
+        self.pool.starve(|source| source.turns().is_some());
+    }
+}
+
+impl Turns for Tally<Core> {
+    fn give_up(&self) -> Option<Box<dyn FnOnce() + '_>> {
+        let go_on = self.node.clock().run()?.refuse(self.address())?;
+        Some(Box::new(go_on))
+    }
+
+    fn retry(&self) {
+        if let Some(run) = self.node.clock().run() {
+            run.retry();
+        }
+    }
+}
+
+impl Tally<Core> {
+    /// How a virtual run names it.
+    fn address(&self) -> *const () {
+        ptr::from_ref(self).cast()
+    }
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        cancel::{
+            current::Strand,
+            node::{Node, Parents},
+            reason::Label,
+        },
+        park::clock::Clock,
+        scope::core::Setup,
+    };
+    use std::panic::Location;
+
+    #[test]
+    fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
+        let label = Label::new("scope", None, Location::caller());
+        let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
+        let (path, pool): (Arc<str>, _) = ("".into(), crate::pool::UsePool::current());
+        let body = Strand::at(label, Arc::clone(&path), 0, &node);
+        let setup = Setup { node, pool, body, path, fail_fast: true, inline: true, inlined: 0, keep: None };
+        let core = Core::new(setup);
+        let rescued = || {
+            Source::rescue(&*core);
+            with_chair(|chair| {
+                let poked = chair.seat().is_poked();
+                if poked {
+                    chair.park(&Clock::Real, None, 0); // returns at once, and takes the poke
+                }
+                poked
+            })
+        };
+        assert!(rescued(), "another thread may have queued a job since its look");
+        assert!(!rescued(), "it would not get to sleep");
+    }
+}
