@@ -858,6 +858,10 @@ impl Source for Jobs {
         self.owner.poke();
     }
 
+    fn around(&self) -> Vec<Arc<dyn Party>> {
+        Vec::new()
+    }
+
     fn owner(&self) -> Arc<dyn Party> {
         Arc::clone(&self.owner) as Arc<dyn Party>
     }

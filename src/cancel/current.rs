@@ -19,7 +19,10 @@ use crate::{
         node::{Node, Parents},
         reason::{Cancelled, Label, Reason},
     },
-    park::clock::Clock,
+    park::{
+        clock::Clock,
+        seat::{Seat, with_chair},
+    },
     prim::Mutex,
 };
 use std::{
@@ -75,6 +78,8 @@ pub(crate) struct Strand {
     /// A job's own node, made on first need; a body's is its scope's.
     own: OnceLock<Arc<Node>>,
     deadline: Option<Deadline>,
+    /// Where it runs: a job, from its claim on.
+    seat: OnceLock<Arc<Seat>>,
     waits: Mutex<Option<Waiting>>,
 }
 
@@ -106,6 +111,7 @@ impl Strand {
         let parent = with(|frame| Some(Arc::clone(&frame?.strand)));
         let strand = Strand { parent, ..Strand::new(label, path, order, node, None) };
         drop(strand.own.set(Arc::clone(node)));
+        with_chair(|chair| strand.set_seat(chair.seat()));
         Arc::new(strand)
     }
 
@@ -119,8 +125,19 @@ impl Strand {
             base: Arc::clone(base),
             own: OnceLock::new(),
             deadline,
+            seat: OnceLock::new(),
             waits: Mutex::default(),
         }
+    }
+
+    /// Returns the seat of the thread that runs it, if one does.
+    pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
+        self.seat.get()
+    }
+
+    /// A thread has claimed it.
+    pub(crate) fn set_seat(&self, seat: &Arc<Seat>) {
+        let _ = self.seat.set(Arc::clone(seat));
     }
 
     /// Returns the names from the root, joined by slashes. A job adds its own to its scope's.

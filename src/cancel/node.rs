@@ -187,7 +187,8 @@ impl Node {
         node
     }
 
-    pub(super) fn ups(&self) -> impl Iterator<Item = &Arc<Node>> {
+    /// The places that it hangs below.
+    pub(crate) fn ups(&self) -> impl Iterator<Item = &Arc<Node>> {
         [&self.up, &self.also].into_iter().flatten().map(|up| &up.node)
     }
 

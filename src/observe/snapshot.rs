@@ -235,7 +235,7 @@ fn take(first: Vec<What>) -> Snapshot {
                     Some(started) => Entry { since: entry.since.or(Some(started)), ..entry },
                     None => Entry { state: State::Queued, ..entry },
                 };
-                let thread = job.seat().and_then(name_of);
+                let thread = strand.seat().and_then(name_of);
                 let name = strand.label.name().to_string();
                 drop(core);
                 Some(Entry { id: Some(job.id()), name, place: strand.label.place, thread, ..entry })

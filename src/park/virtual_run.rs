@@ -21,7 +21,8 @@
 //! 2. The order of turns is that of (instant of becoming ready, spawn order).
 //! 3. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
 //!    that anybody waits for.
-//! 4. If there is none, and nobody outside, the run reports a deadlock.
+//! 4. If there is none, and nobody outside, the run reports a deadlock: also with queued jobs, if all threads that could
+//!    take one are parked in the run.
 //! 5. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
 //!    pool is asked whether it *starves*. So that, too, comes at its place in the order.
 //!
@@ -58,8 +59,8 @@ pub(crate) trait Summon: Send + Sync {
     fn summon(self: Arc<Self>);
 
     /// Called outside the run's lock: nobody moves, and no thread can be had. Whoever can prove that none ever can
-    /// cancels what starves.
-    fn strand(self: Arc<Self>);
+    /// cancels what starves. Returns the seats of all threads that might get free for it; `None` if others may, too.
+    fn strand(self: Arc<Self>) -> Option<Vec<u64>>;
 }
 
 /// Called once when a run can never move again, with a text that says who waits.
@@ -92,6 +93,16 @@ enum Holder {
     Telling(u64),
 }
 
+/// What is known of the jobs that are stuck, since anybody moved last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stranded {
+    Unknown,
+    /// They have been told.
+    Told,
+    /// And all threads that might get free for them are parked here.
+    ForEver,
+}
+
 struct Parked {
     seat: Arc<Seat>,
     order: u64,
@@ -116,8 +127,7 @@ struct State {
     early: HashSet<u64>,
     /// A thread has been asked for again for all that is stuck, since one came last, or the clock moved.
     retried: bool,
-    /// And whoever is stuck has been told, since anybody moved last.
-    stranded: bool,
+    stranded: Stranded,
     parked: HashMap<u64, Parked>,
     timers: BTreeSet<(Instant, u64, u64)>,
     watches: Watches,
@@ -166,7 +176,7 @@ impl Run {
                 stuck: HashSet::new(),
                 early: HashSet::new(),
                 retried: false,
-                stranded: false,
+                stranded: Stranded::Unknown,
                 parked: HashMap::new(),
                 timers: BTreeSet::new(),
                 watches: Watches::default(),
@@ -414,7 +424,7 @@ impl Run {
             let mut state = self.state.lock();
             if matches!(state.holder, Holder::Seat(seat) if seat == id) {
                 state.begun = state.turns;
-                state.stranded = false;
+                state.stranded = Stranded::Unknown;
                 return;
             }
             drop(state);
@@ -435,8 +445,12 @@ impl Run {
             if then.deadlock.is_none() && then.tell.is_empty() && then.strand.is_empty() {
                 return;
             }
+            let mut taken = if then.strand.is_empty() { None } else { Some(Vec::new()) };
             for job in then.strand {
-                job.strand();
+                taken = match (taken, job.strand()) {
+                    (Some(taken), Some(threads)) => Some([taken, threads].concat()),
+                    _ => None,
+                };
             }
             if let Some((hook, waiting)) = then.deadlock {
                 hook(waiting);
@@ -445,6 +459,9 @@ impl Run {
                 target.due();
             }
             let mut state = self.state.lock();
+            if taken.is_some_and(|taken| taken.iter().all(|seat| state.parked.contains_key(seat))) {
+                state.stranded = Stranded::ForEver;
+            }
             if matches!(state.holder, Holder::Telling(seat) if seat == here()) {
                 state.holder = Holder::Nobody;
             }
@@ -468,7 +485,7 @@ impl State {
     /// What is known of threads that cannot be had is known no more.
     fn try_anew(&mut self) {
         self.retried = false;
-        self.stranded = false;
+        self.stranded = Stranded::Unknown;
     }
 
     /// Nobody moves, and the clock stands for bound closures that have not begun.
@@ -579,8 +596,8 @@ impl State {
                 self.unstick();
                 continue;
             }
-            if !self.stuck.is_empty() && !self.stranded {
-                self.stranded = true;
+            if !self.stuck.is_empty() && self.stranded == Stranded::Unknown {
+                self.stranded = Stranded::Told;
                 self.holder = Holder::Telling(here());
                 let mut stuck: Vec<_> = self.stuck.iter().filter_map(|at| self.sources.get(at)).collect();
                 stuck.sort_by_key(|source| source.turns.first().copied());
@@ -590,7 +607,10 @@ impl State {
             let timer = self.timers.first().map(|(at, ..)| *at);
             let next = [timer, self.watches.earliest()].into_iter().flatten().min();
             let Some(next) = next else {
-                if self.outside.is_empty() && self.stuck.is_empty() && !self.parked.is_empty() {
+                if self.outside.is_empty()
+                    && (self.stuck.is_empty() || self.stranded == Stranded::ForEver)
+                    && !self.parked.is_empty()
+                {
                     let waiting = self.parked.len();
                     if let Some(hook) = self.on_deadlock.take() {
                         self.holder = Holder::Telling(here());

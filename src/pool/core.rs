@@ -63,6 +63,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn rescue(&self);
     /// The thread that opened it.
     fn owner(&self) -> Arc<dyn Party>;
+    /// The threads that run code of the scopes around it.
+    fn around(&self) -> Vec<Arc<dyn Party>>;
     /// Names its queued jobs, and says what the others wait in; for a message.
     fn picture(&self) -> (Vec<String>, Vec<String>);
     /// Its queued jobs can never start, for this reason.
@@ -527,6 +529,12 @@ impl PoolCore {
         state.armed = true;
     }
 
+    /// The seats of all workers, if no further one can be had.
+    pub(crate) fn all_taken(&self) -> Option<Vec<u64>> {
+        let state = self.state.lock();
+        state.no_thread(&self.config).map(|_| state.workers.values().map(|seat| seat.id).collect())
+    }
+
     /// Finds scopes whose queued jobs can never start, and tells them: no thread can be had, and everybody who could take
     /// one stands in a wait that only such jobs can end.
     pub(crate) fn starve(self: &Arc<Self>, of: impl Fn(&dyn Source) -> bool) {
@@ -543,7 +551,9 @@ impl PoolCore {
             let no_thread = state.no_thread(&self.config)?;
             (state.listed.iter().cloned().collect::<Vec<_>>(), no_thread)
         };
-        let owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
+        // Who may open a barrier, or set an event, that is waited for: the owners, and who has opened their scopes.
+        let mut owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
+        owners.extend(listed.iter().flat_map(|source| source.around()));
         let pool: Arc<dyn Party> = Arc::clone(self) as Arc<dyn Party>;
         // One who moves among the workers is enough for all, and need not be found for each.
         if !is_standstill(vec![Arc::clone(&pool)], &owners) {

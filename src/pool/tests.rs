@@ -82,6 +82,10 @@ impl Source for Fake {
         self.rescues.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn around(&self) -> Vec<Arc<dyn Party>> {
+        Vec::new()
+    }
+
     fn owner(&self) -> Arc<dyn Party> {
         Arc::clone(&self.owner) as Arc<dyn Party>
     }

@@ -81,7 +81,18 @@ impl Jobs {
         self.queue.binary_search_by_key(&job.number(), |entry| entry.job.number()).ok()
     }
 
-    pub(super) fn claim(&mut self, at: usize) -> Option<Queued> {
+    /// The threads that run those of the jobs that are asked for.
+    fn running(&self, asked_for: impl Fn(&Job) -> bool) -> Vec<Arc<dyn Party>> {
+        let party = |job: &Arc<Job>| -> Arc<dyn Party> {
+            match job.strand.seat() {
+                Some(seat) => Arc::clone(seat) as Arc<dyn Party>,
+                None => Arc::new(Moving), // claimed this moment
+            }
+        };
+        self.claimed.values().filter(|job| asked_for(job)).map(party).collect()
+    }
+
+    fn claim(&mut self, at: usize) -> Option<Queued> {
         let entry = self.queue.remove(at)?;
         self.claimed.insert(entry.job.number(), Arc::clone(&entry.job));
         Some(entry)
@@ -253,6 +264,13 @@ impl Core {
         alive
     }
 
+    /// The threads that run its code: the owner's, and its jobs'.
+    pub(super) fn threads(&self) -> Vec<Arc<dyn Party>> {
+        let mut threads = self.jobs.lock().running(|_| true);
+        threads.push(Arc::clone(&self.owner) as Arc<dyn Party>);
+        threads
+    }
+
     /// Who may bring the end of `job`, or without one, of all jobs: the threads that run them; for a queued one the pool,
     /// the owner, and whoever may join it, or its own timeout.
     pub(crate) fn enders(&self, job: Option<&Job>) -> Vec<Arc<dyn Party>> {
@@ -272,16 +290,7 @@ impl Core {
         if ends {
             return vec![Arc::new(Moving)];
         }
-        let awaited = |other: &&Arc<Job>| queued || job.is_none_or(|job| job.number() == other.number());
-        let running = jobs.claimed.values().filter(awaited);
-        let mut enders: Vec<Arc<dyn Party>> = running
-            .map(|job| -> Arc<dyn Party> {
-                match job.seat() {
-                    Some(seat) => Arc::clone(seat) as Arc<dyn Party>,
-                    None => Arc::new(Moving), // claimed this moment
-                }
-            })
-            .collect();
+        let mut enders = jobs.running(|other| queued || job.is_none_or(|job| job.number() == other.number()));
         drop(jobs);
         if queued {
             enders.extend([Arc::clone(&self.pool) as Arc<dyn Party>, Arc::clone(&self.owner) as Arc<dyn Party>]);

@@ -60,8 +60,6 @@ pub(crate) struct Job {
     /// Never run on the thread of a scope's owner or joiner.
     pub(crate) own_thread: bool,
     state: AtomicU8,
-    /// Where it runs, from its claim on.
-    seat: OnceLock<Arc<Seat>>,
     started: OnceLock<Instant>,
     shared: Mutex<Shared>,
     /// Gives it up when its time is over.
@@ -76,7 +74,6 @@ impl Job {
             isolated,
             own_thread,
             state,
-            seat: OnceLock::new(),
             started: OnceLock::new(),
             shared: Mutex::default(),
             deadline: OnceLock::new(),
@@ -104,11 +101,6 @@ impl Job {
     /// When its code began.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started.get().copied()
-    }
-
-    /// Returns the seat of the thread that has claimed it.
-    pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
-        self.seat.get()
     }
 
     /// Returns how the job ended, if it has.
@@ -182,11 +174,6 @@ impl Job {
     /// Keeps what gives it up when its time is over.
     pub(crate) fn keep(&self, deadline: Registration) {
         let _ = self.deadline.set(deadline);
-    }
-
-    /// A thread has claimed it.
-    pub(crate) fn set_seat(&self, seat: &Arc<Seat>) {
-        let _ = self.seat.set(Arc::clone(seat));
     }
 
     /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.

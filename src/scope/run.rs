@@ -77,7 +77,7 @@ impl Queued {
         let Queued { job, mut tied } = self;
         let tally = Arc::clone(tied.tally());
         let core: &Core = &tally;
-        with_chair(|chair| job.set_seat(chair.seat()));
+        with_chair(|chair| job.strand.set_seat(chair.seat()));
         let run = core.node.clock().run().cloned();
         if let Some(run) = &run {
             pool::while_blocked(|| with_chair(|chair| run.begin(chair, job.strand.order)));

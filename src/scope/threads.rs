@@ -18,7 +18,7 @@
 use crate::{
     cancel::{
         current::{Activity, Doing},
-        node::Hook,
+        node::{Hook, Node},
         reason::{Reason, ReasonKind},
     },
     park::{
@@ -33,6 +33,7 @@ use crate::{
 };
 use std::{
     any::Any,
+    collections::HashSet,
     ptr,
     sync::{
         Arc,
@@ -175,6 +176,22 @@ impl Source for Tally<Core> {
         Arc::clone(&self.owner) as Arc<dyn Party>
     }
 
+    fn around(&self) -> Vec<Arc<dyn Party>> {
+        let mut around = Vec::new();
+        let mut seen = HashSet::new();
+        let mut todo: Vec<Arc<Node>> = self.node.ups().cloned().collect();
+        while let Some(node) = todo.pop() {
+            if !seen.insert(Arc::as_ptr(&node)) {
+                continue;
+            }
+            if let Some(core) = node.host().and_then(|host| host.downcast::<Tally<Core>>().ok()) {
+                around.extend(core.threads());
+            }
+            todo.extend(node.ups().cloned());
+        }
+        around
+    }
+
     fn turns(&self) -> Option<&dyn Turns> {
         self.node.clock().run().is_some().then_some(self as &dyn Turns)
     }
@@ -204,8 +221,9 @@ impl Summon for Tally<Core> {
         pool.ask(self);
     }
 
-    fn strand(self: Arc<Self>) {
+    fn strand(self: Arc<Self>) -> Option<Vec<u64>> {
         self.pool.starve(|source| source.turns().is_some());
+        self.pool.all_taken()
     }
 }
 

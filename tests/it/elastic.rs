@@ -16,7 +16,7 @@ use tassel::{
     pool::{Pool, PoolBuilder, ShutdownError},
     region::TimedOut,
     scope,
-    sync::Barrier,
+    sync::{Barrier, Event},
 };
 
 fn pool(build: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Pool {
@@ -531,5 +531,42 @@ fn a_queued_job_whose_time_runs_out_starves_nobody() {
         assert!(run().unwrap());
         // Before the clock moves, too.
         assert!(tassel::testing::virtual_time(run).unwrap());
+    });
+}
+
+// D18:
+#[test]
+fn nobody_starves_while_code_around_the_scope_may_end_the_wait() {
+    guarded(|| {
+        let pool = pool(|b| b.max_threads(1));
+        let event = Event::new();
+        let (pool, event) = (&pool, &event);
+        ScopeOptions::new()
+            .pool(pool)
+            .inline(false)
+            .open(|s| {
+                // The only worker waits at an exit for a job that nobody can start, and for what its own body does.
+                thread::scope(|threads| {
+                    threads.spawn(s.token().bind(move || {
+                        ScopeOptions::new()
+                            .pool(pool)
+                            .inline(false)
+                            .open(|s| {
+                                s.spawn(|| Ok(event.wait()?));
+                                s.spawn(|| Ok(event.wait()?));
+                                Ok(())
+                            })
+                            .unwrap();
+                    }));
+                    // Long enough for the pool to have looked many times.
+                    let end = std::time::Instant::now() + Duration::from_millis(60);
+                    while std::time::Instant::now() < end {
+                        hint::spin_loop();
+                    }
+                    event.set();
+                });
+                Ok(())
+            })
+            .unwrap();
     });
 }

@@ -345,6 +345,10 @@ fn limits_and_refusals_of_a_pool_keep_the_order() {
 fn a_virtual_run_on_a_full_pool_starves_before_the_clock_moves() {
     virtually(|| {
         let pool = Pool::builder().max_threads(1).build().unwrap();
+        // Something for the clock to move to.
+        let token = CancelToken::new();
+        token.set_deadline(Some(now() + HOUR));
+        let _registration = token.on_cancel(|| ());
         let (start, barrier) = (now(), Barrier::new(3));
         let ended = Mutex::new(None);
         scope(|s| {
@@ -355,8 +359,7 @@ fn a_virtual_run_on_a_full_pool_starves_before_the_clock_moves() {
                     .open(|s| (0..3).for_each(|_| drop(s.spawn(|| Ok(barrier.wait().map(drop)?)))));
                 *ended.lock().unwrap() = Some((now() - start, starved.unwrap_err()));
             });
-            // Something for the clock to move to.
-            Ok(sleep(HOUR)?)
+            Ok(())
         })
         .unwrap();
         let (after, group) = ended.into_inner().unwrap().unwrap();
@@ -419,5 +422,22 @@ fn a_callback_may_wait_in_the_run_that_calls_it() {
         .unwrap();
         assert_eq!(now() - start, 2 * HOUR);
         drop(registration);
+    });
+}
+
+#[test]
+fn a_full_pool_whose_workers_sleep_for_ever_is_a_deadlock() {
+    guarded(|| {
+        let pool = Pool::builder().max_threads(1).build().unwrap();
+        let deadlock = try_virtual_time(|| {
+            ScopeOptions::new().pool(&pool).inline(false).open(|s| {
+                s.job("sleeper").spawn(|| Ok(sleep(Duration::MAX)?));
+                s.job("queued").spawn(|| ());
+                Ok(())
+            })
+        })
+        .unwrap_err();
+        assert_eq!(deadlock.to_string(), "deadlock: 2 threads wait, and nothing can wake them");
+        assert!(deadlock.picture().contains("job `queued`"), "{deadlock:?}");
     });
 }
