@@ -119,7 +119,7 @@ impl Plain {
 
 fn wait_for(chair: &Chair, flag: &AtomicBool) {
     while !flag.load(Ordering::Relaxed) {
-        chair.park(&Clock::Real, None, 0);
+        chair.park(None);
     }
 }
 
@@ -282,7 +282,7 @@ fn a_seat_registered_during_a_cancel_is_poked_or_refused() {
         if let Ok(key) = child.add_seat(chair.seat()) {
             // Not even a look: a poke is owed.
             loop {
-                chair.park(&Clock::Real, None, 0);
+                chair.park(None);
                 if child.is_stopping() {
                     break;
                 }
@@ -364,7 +364,7 @@ fn a_seat_registered_during_a_move_is_poked_or_sees_it() {
         let key = child.add_seat(chair.seat()).unwrap();
         // Until the new instant: if it sleeps for the old one, then a poke is owed.
         while child.next_due() != Some(far(2).at) {
-            chair.park(&Clock::Real, child.next_due(), 0);
+            chair.park(child.next_due());
         }
         child.remove_seat(key);
         mover.join().unwrap();
@@ -604,7 +604,7 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
             },
             |_| {
                 while tally.live() > 0 {
-                    chair.park(&Clock::Real, None, 0);
+                    chair.park(None);
                 }
             },
         );
@@ -636,7 +636,7 @@ fn the_owner_sees_everything_when_the_count_is_zero() {
             },
             |_| {
                 while tally.live() > 0 {
-                    chair.park(&Clock::Real, None, 0);
+                    chair.park(None);
                 }
             },
         );
@@ -722,7 +722,7 @@ fn claim_against(stop: Stop) {
                 if let Some(outcome) = job.outcome() {
                     break outcome;
                 }
-                chair.park(&Clock::Real, None, 0);
+                chair.park(None);
             });
         },
         |_| {
@@ -825,7 +825,7 @@ impl Jobs {
     /// As the owner of a scope that does not help itself.
     fn wait(&self, chair: &Chair, jobs: usize) {
         while self.done.load(Ordering::Relaxed) < jobs {
-            chair.park(&Clock::Real, None, 0);
+            chair.park(None);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::park::{
     alarm::{self, Due, Watch},
+    seat::{Baton, Chair},
     virtual_run::Run,
 };
 use std::{
@@ -46,6 +47,19 @@ impl Clock {
         match self {
             Clock::Real => None,
             Clock::Virtual(run) => Some(run),
+        }
+    }
+
+    /// Parks until poked or until `until`, an instant of this clock; `order` is the spawn order of the code that waits.
+    ///
+    /// The caller looked before, and looks again after: see `seat.rs`.
+    pub(crate) fn park(&self, chair: &Chair, until: Option<Instant>, order: u64) {
+        match self {
+            Clock::Real => chair.park(until),
+            Clock::Virtual(run) => {
+                let baton: Arc<dyn Baton> = Arc::clone(run) as Arc<dyn Baton>;
+                chair.park_in(&baton, until, order);
+            }
         }
     }
 

@@ -37,9 +37,7 @@
 use crate::{
     park::{
         alarm,
-        clock::Clock,
         standstill::{Party, Wait},
-        virtual_run::Run,
     },
     prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
 };
@@ -51,6 +49,14 @@ const RUNNING: u8 = 0;
 const PARKED: u8 = 1;
 const PARKED_IN_RUN: u8 = 2;
 const POKED: u8 = 3;
+
+/// What a virtual run does for those that wait in it.
+pub(crate) trait Baton: Send + Sync {
+    /// Hands the baton on, and returns when it is back after a poke, or after `until`.
+    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>);
+    /// Makes a parked thread ready.
+    fn wake(&self, seat: u64);
+}
 
 /// The public end of a thread's parking place: anyone may poke it.
 pub(crate) struct Seat {
@@ -65,7 +71,7 @@ pub(crate) struct Seat {
     wait: Mutex<Wait>,
     unparker: Unparker,
     /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
-    run: Mutex<Option<Arc<Run>>>,
+    run: Mutex<Option<Arc<dyn Baton>>>,
 }
 
 impl Seat {
@@ -159,35 +165,38 @@ impl Chair {
         &self.seat
     }
 
-    /// Parks until poked or until `until`; `order` is the spawn order of the code that waits (virtual time only).
+    /// Parks until poked or until `until`.
     ///
     /// The caller looked before, and looks again after: see the module header.
-    pub(crate) fn park(&self, clock: &Clock, until: Option<Instant>, order: u64) {
+    pub(crate) fn park(&self, until: Option<Instant>) {
         let seat = &self.seat;
         let unserved = alarm::unserved();
         seat.parks.fetch_add(1, Ordering::SeqCst);
-        match clock {
-            Clock::Real => {
-                // Pairs with the swap in `poke`, as does the one below: after it, the caller sees the change.
-                if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
-                    match [until, unserved].into_iter().flatten().min() {
-                        Some(until) => self.parker.park_deadline(until),
-                        None => self.parker.park(),
-                    }
-                }
-            }
-            Clock::Virtual(run) => {
-                *seat.run.lock() = Some(Arc::clone(run));
-                if seat.state.swap(PARKED_IN_RUN, Ordering::AcqRel) != POKED {
-                    run.park(self, order, until);
-                }
-                *seat.run.lock() = None;
+        // Pairs with the swap in `poke`: after it, the caller sees the change.
+        if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
+            match [until, unserved].into_iter().flatten().min() {
+                Some(until) => self.parker.park_deadline(until),
+                None => self.parker.park(),
             }
         }
         if unserved.is_some() {
             // Before the swap: to those who look for a standstill, this thread still stands in its wait.
             alarm::serve_due();
         }
+        seat.state.swap(RUNNING, Ordering::AcqRel);
+    }
+
+    /// As [`park`](Chair::park), by the clock of a run. `order` is the spawn order of the code that waits.
+    pub(crate) fn park_in(&self, run: &Arc<dyn Baton>, until: Option<Instant>, order: u64) {
+        let seat = &self.seat;
+        seat.parks.fetch_add(1, Ordering::SeqCst);
+        *seat.run.lock() = Some(Arc::clone(run));
+        // Pairs with the swap in `poke`: after it, the caller sees the change.
+        if seat.state.swap(PARKED_IN_RUN, Ordering::AcqRel) != POKED {
+            run.park(self, order, until);
+        }
+        let gone = seat.run.lock().take();
+        drop(gone);
         seat.state.swap(RUNNING, Ordering::AcqRel);
     }
 

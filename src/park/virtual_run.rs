@@ -32,15 +32,15 @@
 //!
 //! # Why no wake-up is lost
 //!
-//! A seat swaps to `PARKED_IN_RUN` before it calls [`park`](Run::park), a poke swaps to `POKED` before it calls
-//! [`wake`](Run::wake), and both take the run's lock. If `wake` comes first, `park` finds the seat poked and enters it as
+//! A seat swaps to `PARKED_IN_RUN` before it calls [`park`](Baton::park), a poke swaps to `POKED` before it calls
+//! [`wake`](Baton::wake), and both take the run's lock. If `wake` comes first, `park` finds the seat poked and enters it as
 //! ready; if `park` comes first, `wake` finds it parked. The baton itself goes through `holder`, read under the lock
 //! by the thread that rests until it is its own; a parker keeps a token that comes early.
 
 use crate::{
     park::{
         alarm::{Due, Watch, Watches},
-        seat::{Chair, Seat, with_chair},
+        seat::{Baton, Chair, Seat, with_chair},
     },
     prim::{self, Mutex},
 };
@@ -334,39 +334,6 @@ impl Run {
         self.await_baton(chair);
     }
 
-    /// Hands the baton on and waits for a poke or `until`. Called by [`Chair::park`] only.
-    pub(crate) fn park(&self, chair: &Chair, order: u64, until: Option<Instant>) {
-        let seat = chair.seat();
-        let mut state = self.state.lock();
-        state.threads.entry(seat.id).or_insert_with(kernel_thread);
-        state.let_go(seat.id);
-        if seat.is_poked() || until.is_some_and(|until| until <= state.now) {
-            let turn = (state.now, 0, order);
-            state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
-        } else {
-            if let Some(until) = until {
-                state.timers.insert((until, order, seat.id));
-            }
-            state.parked.insert(seat.id, Parked { seat: Arc::clone(seat), order, until });
-        }
-        let then = state.hand_on();
-        drop(state);
-        self.follow(then);
-        self.await_baton(chair);
-    }
-
-    /// Makes a parked thread ready. Called by [`Seat::poke`] only.
-    pub(crate) fn wake(&self, seat: u64) {
-        let mut state = self.state.lock();
-        let now = state.now;
-        if !state.unpark(seat, now) {
-            return;
-        }
-        let then = state.hand_on();
-        drop(state);
-        self.follow(then);
-    }
-
     /// Leaves the run: this thread's job has ended.
     pub(crate) fn end(&self, seat: &Seat) {
         let mut state = self.state.lock();
@@ -469,6 +436,39 @@ impl Run {
             drop(state);
             then = next;
         }
+    }
+}
+
+impl Baton for Run {
+    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>) {
+        let seat = chair.seat();
+        let mut state = self.state.lock();
+        state.threads.entry(seat.id).or_insert_with(kernel_thread);
+        state.let_go(seat.id);
+        if seat.is_poked() || until.is_some_and(|until| until <= state.now) {
+            let turn = (state.now, 0, order);
+            state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
+        } else {
+            if let Some(until) = until {
+                state.timers.insert((until, order, seat.id));
+            }
+            state.parked.insert(seat.id, Parked { seat: Arc::clone(seat), order, until });
+        }
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+        self.await_baton(chair);
+    }
+
+    fn wake(&self, seat: u64) {
+        let mut state = self.state.lock();
+        let now = state.now;
+        if !state.unpark(seat, now) {
+            return;
+        }
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
     }
 }
 

@@ -604,8 +604,9 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         self
     }
 
-    /// Has the job run on a worker, never on the thread of the scope's opener or of a joiner, and at once, even if as
-    /// many workers run as the pool's parallelism allows.
+    /// Has the job run on a worker, never on the thread of the scope's opener or of a joiner, with a place of its own
+    /// beside the pool's parallelism: a worker is called for it even if as many run as that allows. Jobs that were spawned
+    /// before it still start first.
     ///
     /// For jobs that block outside this library, such as in a read of a socket, for those that compute for long, and for
     /// those that use thread-locals.

@@ -274,7 +274,7 @@ mod tests {
             with_chair(|chair| {
                 let poked = chair.seat().is_poked();
                 if poked {
-                    chair.park(&Clock::Real, None, 0); // returns at once, and takes the poke
+                    chair.park(None); // returns at once, and takes the poke
                 }
                 poked
             })

@@ -86,7 +86,7 @@ pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
         current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.strand.order)));
     chair.seat().set_wait(if until.is_some() { Wait::Open } else { wait.clone() });
     let _over = Over(chair.seat());
-    pool::while_blocked(|| chair.park(&clock, until, order));
+    pool::while_blocked(|| clock.park(chair, until, order));
 }
 
 /// The entry check of what may wait. Unlike [`current::check`] it has no deadline watched: a waiter times itself out.

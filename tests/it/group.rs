@@ -1,6 +1,6 @@
 //! Groups taken apart, noted and drawn, as they come out of real scopes.
 
-use crate::{guarded, virtually};
+use crate::{LIMIT, guarded, guarded_for, virtually};
 use anyhow::{Context as _, bail};
 use std::{
     cell::Cell,
@@ -303,7 +303,8 @@ fn a_hundred_thousand_nested_groups_fit_a_small_stack() {
         }
         group
     }
-    guarded(|| {
+    // Seconds of work in a debug build, more beside others.
+    guarded_for(4 * LIMIT, || {
         let small = || {
             let group = deep();
             assert_eq!((group.len(), group.leaves().count(), group.iter().len()), (2, 2, 1));

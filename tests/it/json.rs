@@ -1,6 +1,6 @@
 //! Groups as data (feature `serde`): the form, to the letter, and that no depth or error can break it.
 
-use crate::{guarded, virtually};
+use crate::{LIMIT, guarded, guarded_for, virtually};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use std::{fmt, panic::resume_unwind, thread, time::Duration};
@@ -165,7 +165,8 @@ fn an_error_that_panics_as_it_is_shown_does_not_spoil_the_data() {
 // S23:
 #[test]
 fn a_hundred_thousand_nested_groups_are_written_and_read_on_a_small_stack() {
-    guarded(|| {
+    // Seconds of work in a debug build, more beside others.
+    guarded_for(4 * LIMIT, || {
         let small = || {
             let mut group = scope(|_| -> tassel::Result<()> { bail!("disk full") }).unwrap_err();
             for _ in 0..100_000 {
