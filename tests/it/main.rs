@@ -10,6 +10,7 @@ mod compiler;
 mod cycle;
 mod deadline;
 mod elastic;
+mod examples;
 mod fail;
 mod grace;
 mod group;

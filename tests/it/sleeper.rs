@@ -1,67 +1,18 @@
-//! The sleeper example: what it prints, to the byte, and how it ends.
+//! The sleeper example with its options: what it prints, to the byte, and how it ends.
 
-use crate::{finish, guarded};
-use std::{
-    env, fs,
-    path::PathBuf,
-    process::Command,
-    sync::{Mutex, Once},
+use crate::{
+    examples::{Ran, example, golden, without_the_hook},
+    guarded,
 };
+use std::{process::Command, sync::Mutex};
 use tassel::{Scope, scope, sleep, snapshot, testing::virtual_time};
 
-/// The example's binary, beside this test's own.
 fn sleeper() -> Command {
-    static BUILT: Once = Once::new();
-    let mut path = env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let path = path.join("examples").join(format!("sleeper{}", env::consts::EXE_SUFFIX));
-    // `cargo test` builds the examples; `cargo test --test it` does not.
-    BUILT.call_once(|| {
-        if !path.exists() {
-            let release = if cfg!(debug_assertions) { None } else { Some("--release") };
-            let mut cargo = Command::new(env!("CARGO"));
-            assert!(cargo.args(["build", "--example", "sleeper"]).args(release).status().unwrap().success());
-        }
-    });
-    let mut command = Command::new(path);
-    command.env("RUST_BACKTRACE", "0");
-    command
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+    example("sleeper")
 }
 
 fn run(arguments: &str) -> Ran {
-    let output = finish(sleeper().args(arguments.split_whitespace()));
-    Ran {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn golden(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    fs::read_to_string(path).unwrap()
-}
-
-/// The lines of the library, without what std's panic hook says.
-fn without_the_hook(err: &str) -> String {
-    let hook = ["thread '", "B was told to panic", "note: run with"];
-    let lines = err.lines().filter(|line| !line.is_empty() && !hook.iter().any(|start| line.starts_with(start)));
-    lines.flat_map(|line| [line, "\n"]).collect()
-}
-
-#[test]
-fn in_virtual_time_it_prints_the_golden_file() {
-    guarded(|| {
-        let ran = run("--virtual");
-        assert_eq!((ran.code, ran.out, ran.err.as_str()), (Some(0), golden("sleeper.txt"), ""));
-    });
+    crate::examples::run("sleeper", arguments)
 }
 
 #[test]
@@ -83,7 +34,7 @@ fn a_failure_a_panic_and_a_timeout_stop_the_others_and_end_with_one() {
         ] {
             let ran = run(arguments);
             assert_eq!(ran.code, Some(1), "{arguments}");
-            assert_eq!(ran.out + &without_the_hook(&ran.err), golden(name), "{arguments}");
+            assert_eq!(ran.out + &without_the_hook(&ran.err, "B was told to panic"), golden(name), "{arguments}");
         }
     });
 }
