@@ -157,7 +157,36 @@ mod real {
 
 pub(crate) use real::*;
 
-use std::{io, thread};
+use std::{cell::RefCell, io, mem::ManuallyDrop, thread, thread::LocalKey};
+
+/// What a thread has a stack of.
+pub(crate) type Stack<T> = RefCell<Vec<T>>;
+
+/// Calls `f` with a thread's stack, or where that is gone already, in the destructor of a thread-local, with a spare one,
+/// which has no drop glue and so is never gone. It starts empty, and keeps no memory when it is empty again.
+///
+/// `None` where a system takes away even that.
+pub(crate) fn with_stack<T: 'static, R>(
+    own: &'static LocalKey<Stack<T>>,
+    spare: &'static LocalKey<ManuallyDrop<Stack<T>>>,
+    f: impl FnOnce(&Stack<T>) -> R,
+) -> Option<R> {
+    let mut f = Some(f);
+    let tried = own.try_with(|own| f.take().map(|f| f(own)));
+    match (tried, f) {
+        (Ok(result), _) => result,
+        (Err(_), Some(f)) => {
+            let result = spare.try_with(|spare| {
+                let result = f(spare);
+                let memory = if spare.borrow().is_empty() { spare.take() } else { Vec::new() };
+                drop(memory);
+                result
+            });
+            result.ok()
+        }
+        (Err(_), None) => None,
+    }
+}
 
 /// Starts a thread of ours: the one place that does.
 #[cfg(not(tassel_loom))]

@@ -7,7 +7,8 @@
 //!
 //! 1. A frame is pushed and popped by one guard; unwinding pops it, too.
 //! 2. A thread keeps nothing after its outermost frame is gone.
-//! 3. In the destructor of a thread-local, when the stack is gone, code runs as outside any scope.
+//! 3. In the destructor of a thread-local, when the stack is gone, code starts as outside any scope; scopes that it opens
+//!    are like any other.
 //!
 //! # Does not know
 //!
@@ -23,12 +24,13 @@ use crate::{
         clock::Clock,
         seat::{Seat, with_chair},
     },
-    prim::Mutex,
+    prim::{Mutex, Stack, with_stack},
 };
 use std::{
     cell::RefCell,
     collections::HashSet,
-    fmt, mem,
+    fmt,
+    mem::{self, ManuallyDrop},
     panic::Location,
     sync::{
         Arc, OnceLock,
@@ -218,15 +220,21 @@ impl Frame {
 }
 
 thread_local! {
-    static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
+    static FRAMES: Stack<Frame> = const { RefCell::new(Vec::new()) };
+    static SPARE: ManuallyDrop<Stack<Frame>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+}
+
+/// The thread's stack; in the destructor of a thread-local, when it is gone, another one, empty at first.
+fn frames<R>(f: impl FnOnce(&Stack<Frame>) -> R) -> Option<R> {
+    with_stack(&FRAMES, &SPARE, f)
 }
 
 /// Looks at the innermost frame.
 pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
     let mut look = Some(look);
-    let seen = FRAMES.try_with(|frames| look.take().map(|look| look(frames.borrow().last())));
+    let seen = frames(|frames| look.take().map(|look| look(frames.borrow().last())));
     match (seen, look) {
-        (Ok(Some(result)), _) => result,
+        (Some(Some(result)), _) => result,
         (_, Some(look)) => look(None),
         (_, None) => unreachable!("the closure is taken only to be called"),
     }
@@ -235,8 +243,8 @@ pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
 /// Returns all who cannot go on before the code here does, that itself first: the strands on this thread's stack, and
 /// all their ancestors.
 pub(crate) fn chain() -> Vec<Arc<Strand>> {
-    let strands = FRAMES
-        .try_with(|frames| frames.borrow().iter().rev().map(|frame| Arc::clone(&frame.strand)).collect::<Vec<_>>());
+    let strands =
+        frames(|frames| frames.borrow().iter().rev().map(|frame| Arc::clone(&frame.strand)).collect::<Vec<_>>());
     let mut seen = HashSet::new();
     let mut chain = Vec::new();
     for strand in strands.unwrap_or_default() {
@@ -289,14 +297,14 @@ pub(crate) struct Entered(());
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let frame = FRAMES.try_with(|frames| frames.borrow_mut().pop());
+        let frame = frames(|frames| frames.borrow_mut().pop());
         drop(frame);
     }
 }
 
 /// Pushes a frame for as long as the result lives.
 pub(crate) fn enter(frame: Frame) -> Entered {
-    let _ = FRAMES.try_with(|frames| frames.borrow_mut().push(frame));
+    let _ = frames(|frames| frames.borrow_mut().push(frame));
     Entered(())
 }
 
@@ -305,10 +313,10 @@ pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(Vec<Frame>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            let _ = FRAMES.try_with(|frames| frames.swap(&RefCell::new(std::mem::take(&mut self.0))));
+            let _ = frames(|frames| frames.swap(&RefCell::new(mem::take(&mut self.0))));
         }
     }
-    let _restore = Restore(FRAMES.try_with(RefCell::take).unwrap_or_default());
+    let _restore = Restore(frames(RefCell::take).unwrap_or_default());
     f()
 }
 

@@ -33,12 +33,13 @@ use crate::{
         standstill::{Party, is_standstill},
     },
     pool::roster::{Bed, Roster},
-    prim::{self, Condvar, Mutex, Unparker},
+    prim::{self, Condvar, Mutex, Stack, Unparker, with_stack},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet, VecDeque},
-    fmt, mem,
+    fmt,
+    mem::{self, ManuallyDrop},
     sync::{
         Arc, LazyLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -129,9 +130,9 @@ struct State {
     roster: Roster,
     /// Workers alive, by number: their seats, and their handles once they are started.
     workers: HashMap<u64, Arc<Seat>>,
-    handles: HashMap<u64, JoinHandle<()>>,
+    handles: HashMap<u64, Hand>,
     /// Workers that have left, or are about to: still to be joined.
-    left: Vec<JoinHandle<()>>,
+    left: Vec<Hand>,
     /// Workers that left before whoever started them could store their handle.
     early: HashSet<u64>,
     /// Alive or being started.
@@ -162,6 +163,8 @@ struct State {
 
 /// The shared part of a pool.
 pub(crate) struct PoolCore {
+    /// Unique in the process, from 1.
+    id: u64,
     config: Config,
     state: Mutex<State>,
     /// Notified when the last scope leaves, and as threads of a closed pool do.
@@ -169,6 +172,41 @@ pub(crate) struct PoolCore {
     /// Held by who shuts the pool down: a second one returns no earlier.
     winding_up: Mutex<()>,
     finished: AtomicU64,
+}
+
+/// A worker's thread.
+struct Hand {
+    thread: JoinHandle<()>,
+    /// Set when its thread-locals are destroyed.
+    gone: Arc<AtomicBool>,
+}
+
+impl Hand {
+    /// Whether to join it is to wait for nobody's code. `JoinHandle::is_finished` says so too early: destructors of
+    /// thread-locals may still run, for long, and they may open scopes, so the joiner may be the thread itself.
+    fn is_gone(&self) -> bool {
+        // Publishes nothing: a join follows.
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells that a worker's thread-locals are destroyed.
+#[derive(Default)]
+struct Gone(RefCell<Option<Arc<AtomicBool>>>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(gone) = self.0.get_mut() {
+            gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// The first that a worker touches, so the last that is destroyed.
+    static GONE: Gone = Gone::default();
+    /// Whose worker the thread is, or was, in the destructors of its thread-locals. Without drop glue, so never gone.
+    static WORKS_FOR: Cell<u64> = const { Cell::new(0) };
 }
 
 /// What is to be done after unlocking.
@@ -213,8 +251,10 @@ pub(crate) struct Counts {
 
 impl PoolCore {
     pub(crate) fn new(config: Config) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let state = State { look: FIRST_LOOK, patience: PATIENCE, add: 1, ..State::default() };
         Arc::new(PoolCore {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             config,
             state: Mutex::new(state),
             changed: Condvar::default(),
@@ -308,10 +348,10 @@ impl PoolCore {
         while state.threads > 0 || !state.early.is_empty() {
             self.changed.wait(&mut state);
         }
-        let threads = mem::take(&mut state.left);
+        let left = mem::take(&mut state.left);
         drop(state);
-        for thread in threads {
-            drop(thread.join());
+        for hand in left {
+            drop(hand.thread.join());
         }
     }
 
@@ -382,27 +422,33 @@ impl PoolCore {
             Err(std::io::Error::other("refused by a test"))
         } else {
             let name = thread_name(&self.config.name_prefix, worker);
-            prim::start_thread(name, self.config.stack_size, move || core.work(worker))
+            let gone = Arc::new(AtomicBool::new(false));
+            let tells = Arc::clone(&gone);
+            let started = prim::start_thread(name, self.config.stack_size, move || {
+                GONE.with(|gone| gone.0.replace(Some(tells)));
+                core.work(worker);
+            });
+            started.map(|thread| Hand { thread, gone })
         };
         let mut state = self.state.lock();
         match started {
-            Ok(handle) => {
+            Ok(hand) => {
                 state.refusal = None;
                 state.peak = state.peak.max(state.threads);
                 if state.early.remove(&worker) {
-                    state.left.push(handle);
+                    state.left.push(hand);
                 } else {
-                    state.handles.insert(worker, handle);
+                    state.handles.insert(worker, hand);
                 }
                 let done: Vec<_> = {
-                    let (done, rest) = mem::take(&mut state.left).into_iter().partition(JoinHandle::is_finished);
+                    let (done, rest) = mem::take(&mut state.left).into_iter().partition(Hand::is_gone);
                     state.left = rest;
                     done
                 };
                 drop(state);
                 self.changed.notify_all();
-                for thread in done {
-                    drop(thread.join());
+                for hand in done {
+                    drop(hand.thread.join());
                 }
             }
             Err(error) => {
@@ -430,6 +476,7 @@ impl PoolCore {
     /// A worker's life.
     fn work(self: Arc<Self>, worker: u64) {
         let bed = Bed::new();
+        WORKS_FOR.set(self.id);
         COMING.with(|coming| coming.set(true));
         CURRENT.with(|current| *current.borrow_mut() = Some(Arc::downgrade(&self)));
         with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
@@ -766,7 +813,7 @@ impl State {
         self.workers.remove(&worker);
         self.threads -= 1;
         match self.handles.remove(&worker) {
-            Some(handle) => self.left.push(handle),
+            Some(hand) => self.left.push(hand),
             None => drop(self.early.insert(worker)),
         }
     }
@@ -831,7 +878,12 @@ pub(super) fn current() -> Option<Arc<PoolCore>> {
 }
 
 thread_local! {
-    static IN_USE: RefCell<Vec<Arc<PoolCore>>> = const { RefCell::new(Vec::new()) };
+    static IN_USE: Stack<Arc<PoolCore>> = const { RefCell::new(Vec::new()) };
+    static SPARE: ManuallyDrop<Stack<Arc<PoolCore>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+}
+
+fn in_use<R>(f: impl FnOnce(&Stack<Arc<PoolCore>>) -> R) -> Option<R> {
+    with_stack(&IN_USE, &SPARE, f)
 }
 
 /// Says that code of a scope on `pool` runs on this thread, for as long as it lives: scopes opened here use that pool,
@@ -841,25 +893,26 @@ pub(crate) struct UsePool(());
 
 impl UsePool {
     pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
-        let _ = IN_USE.try_with(|in_use| in_use.borrow_mut().push(Arc::clone(pool)));
+        in_use(|in_use| in_use.borrow_mut().push(Arc::clone(pool)));
         UsePool(())
     }
 
     /// The pool for a scope opened here.
     pub(crate) fn current() -> Arc<PoolCore> {
-        let here = IN_USE.try_with(|in_use| in_use.borrow().last().cloned()).ok().flatten();
+        let here = in_use(|in_use| in_use.borrow().last().cloned()).flatten();
         here.unwrap_or_else(global)
     }
 
-    /// Whether the code here is that of a scope on `pool`, or called by it.
+    /// Whether the code here is that of a scope on `pool`, or called by it, or ends one of its threads.
     pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
-        IN_USE.try_with(|in_use| in_use.borrow().iter().any(|used| Arc::ptr_eq(used, pool))).unwrap_or(false)
+        WORKS_FOR.get() == pool.id
+            || in_use(|in_use| in_use.borrow().iter().any(|used| Arc::ptr_eq(used, pool))).unwrap_or(false)
     }
 }
 
 impl Drop for UsePool {
     fn drop(&mut self) {
-        let pool = IN_USE.try_with(|in_use| in_use.borrow_mut().pop());
+        let pool = in_use(|in_use| in_use.borrow_mut().pop());
         drop(pool);
     }
 }

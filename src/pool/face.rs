@@ -73,13 +73,15 @@ impl Pool {
         }
     }
 
-    /// Refuses new scopes, waits for those that run, and joins every thread.
+    /// Refuses new scopes, waits for those that run, and joins every thread, so what jobs have left in thread-locals is
+    /// dropped when it returns.
     ///
     /// Blocks until then. Not a checkpoint.
     ///
     /// # Errors
     ///
-    /// From a job or body of a scope on this pool, which it would wait for, and for the global pool, which has no owner.
+    /// From a job or body of a scope on this pool, which it would wait for, from the destructor of a thread-local of one
+    /// of its threads, and for the global pool, which has no owner.
     pub fn shutdown(&self) -> Result<(), ShutdownError> {
         if self.handle.global {
             return Err(ShutdownError::Global);

@@ -9,6 +9,7 @@ mod child;
 mod compiler;
 mod cycle;
 mod deadline;
+mod edges;
 mod elastic;
 mod examples;
 mod fail;

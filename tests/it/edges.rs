@@ -1,0 +1,325 @@
+//! The edges: a scope where few expect one, what is left of a process, and very many of everything.
+//!
+//! Where a scope may be opened: in the destructor of a thread-local, while a thread unwinds, on threads of other pools.
+
+use crate::guarded;
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+use tassel::{
+    CancelToken, ErrorGroup, ReasonKind, ScopeOptions, checkpoint, pool::Pool, pool::ShutdownError, scope, sleep,
+    sync::Barrier, testing::virtual_time,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs a closure as its thread ends.
+#[derive(Default)]
+struct AtEnd(Option<Box<dyn FnOnce()>>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run();
+        }
+    }
+}
+
+thread_local! {
+    static AT_END: RefCell<AtEnd> = RefCell::default();
+}
+
+fn at_end_of_thread(run: impl FnOnce() + 'static) {
+    AT_END.with(|at_end| at_end.borrow_mut().0 = Some(Box::new(run)));
+}
+
+fn open(pool: Option<&Pool>) -> ScopeOptions {
+    pool.iter().fold(ScopeOptions::new(), |options, pool| options.pool(pool))
+}
+
+/// Opens scopes of every kind here, whatever the thread is about, and checks that they do what scopes do.
+fn everything_works(pool: Option<&Pool>) {
+    // Jobs on other threads: somebody must wake this one at the exit, and in a join.
+    let count = AtomicUsize::new(0);
+    let value = open(pool).open(|s| {
+        for _ in 0..3 {
+            s.job("own").own_thread().spawn(|| _ = count.fetch_add(1, SeqCst));
+        }
+        let seven = s.job("seven").own_thread().spawn(|| Ok(7));
+        Ok(seven.join()? + s.spawn(|| Ok(1)).join()?)
+    });
+    assert_eq!((value.unwrap(), count.into_inner()), (8, 3));
+    // A failure stops a body that waits, and reaches nested scopes.
+    let group = open(pool).open(|s| {
+        let inner = Barrier::new(2);
+        s.spawn(|| ());
+        open(pool).open(|nested| {
+            nested.spawn(|| ());
+            nested.job("fails").own_thread().spawn(|| -> tassel::Result<()> {
+                inner.wait()?;
+                anyhow::bail!("broke")
+            });
+            inner.wait()?;
+            Ok(sleep(HOUR)?)
+        })?;
+        Ok(())
+    });
+    let told: Vec<_> = group.unwrap_err().leaves().map(|leaf| format!("{leaf:#}")).collect();
+    assert_eq!(told, ["job `fails` failed: broke"]);
+    // The scope's own cancel is seen by its body.
+    let seen = open(pool).open(|s| {
+        assert!(checkpoint().is_ok());
+        s.cancel();
+        Ok(checkpoint().is_err() && CancelToken::current().is_cancelled())
+    });
+    assert!(seen.unwrap());
+    // A deadline ends a wait, and a thread from elsewhere does.
+    let group = open(pool).timeout(Duration::from_millis(1)).open(|_| Ok(sleep(HOUR)?)).unwrap_err();
+    assert_eq!(group.reason().map(tassel::Reason::kind), Some(ReasonKind::Deadline));
+    let token = CancelToken::new();
+    let stops = token.clone();
+    let (ready, go) = mpsc::channel();
+    let stopper = thread::spawn(move || {
+        go.recv().unwrap();
+        stops.cancel();
+    });
+    let group = open(pool).under(&token).open(|_| {
+        ready.send(()).unwrap();
+        Ok(sleep(HOUR)?)
+    });
+    assert!(group.is_err());
+    stopper.join().unwrap();
+    // Hours pass at once.
+    let slept = virtual_time(|| open(pool).open(|s| Ok(s.spawn(|| Ok(sleep(HOUR)?)).join()?)));
+    assert!(slept.is_ok(), "{slept:?}");
+}
+
+/// Runs `code` in the destructor of a thread-local of a new thread: before the library's own thread-locals are
+/// destroyed, or after. Systems may choose another order; both must do.
+fn in_a_thread_local_s_destructor(code: impl Fn() + Clone + Send + 'static) {
+    for first in [true, false] {
+        let code = code.clone();
+        let (done, ended) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let late = move || {
+                let result = catch_unwind(AssertUnwindSafe(code));
+                done.send(result).unwrap();
+            };
+            if first {
+                at_end_of_thread(late);
+                everything_works(None);
+            } else {
+                everything_works(None);
+                at_end_of_thread(late);
+            }
+        });
+        thread.join().unwrap();
+        ended.recv().unwrap().unwrap_or_else(|payload| resume_unwind(payload));
+    }
+}
+
+// S1, S75:
+#[test]
+fn a_scope_in_the_destructor_of_a_thread_local_is_like_any_other() {
+    guarded(|| in_a_thread_local_s_destructor(|| everything_works(None)));
+}
+
+// S1, S75:
+#[test]
+fn a_scope_in_the_destructor_of_a_thread_local_of_a_worker_is_like_any_other() {
+    guarded(|| {
+        for round in 0..40 {
+            let keep_alive = if round % 2 == 0 { HOUR } else { Duration::ZERO };
+            let pool = Pool::builder().parallelism(2).keep_alive(keep_alive).build().unwrap();
+            let (done, ended) = mpsc::channel();
+            let (theirs, all) = (pool.clone(), Arc::new(Barrier::new(4)));
+            open(Some(&pool))
+                .inline(false)
+                .open(|s| {
+                    for _ in 0..4 {
+                        let (theirs, all, done) = (theirs.clone(), Arc::clone(&all), done.clone());
+                        s.spawn(move || {
+                            let late = move || {
+                                // A worker of a pool that was shut down uses the global one.
+                                let mine = (keep_alive == Duration::ZERO).then(|| theirs.clone());
+                                let result = catch_unwind(AssertUnwindSafe(|| {
+                                    assert_eq!(theirs.shutdown(), Err(ShutdownError::OwnJob));
+                                    everything_works(mine.as_ref());
+                                }));
+                                done.send(result.map_err(drop)).unwrap();
+                            };
+                            at_end_of_thread(late);
+                            Ok(all.wait().map(drop)?)
+                        });
+                    }
+                })
+                .unwrap();
+            drop(theirs);
+            let mut results = Vec::new();
+            if keep_alive == Duration::ZERO {
+                results.extend((0..4).map(|_| ended.recv().unwrap()));
+                pool.shutdown().unwrap();
+            } else {
+                pool.shutdown().unwrap();
+                // Joined: the destructors have run.
+                results.extend((0..4).map(|_| ended.try_recv().unwrap()));
+            }
+            assert_eq!(results, [Ok(()), Ok(()), Ok(()), Ok(())]);
+        }
+    });
+}
+
+/// Runs a closure when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+// S1, S27, D11:
+#[test]
+fn a_scope_in_a_drop_while_the_thread_unwinds_is_like_any_other() {
+    guarded(|| {
+        let mut worked = false;
+        let thrown = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = OnDrop(|| {
+                assert!(thread::panicking());
+                everything_works(None);
+                worked = true;
+            });
+            panic_any("first");
+        }));
+        assert_eq!((thrown.unwrap_err().downcast_ref(), worked), (Some(&"first"), true));
+    });
+}
+
+// D11, D18, S27:
+#[test]
+fn a_scope_on_a_thread_that_unwinds_starves_where_no_other_thread_can_be_had() {
+    guarded(|| {
+        let pool = Pool::builder().refuse_threads(|_| true).build().unwrap();
+        let (ran, mut told) = (AtomicUsize::new(0), None);
+        let thrown = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = OnDrop(|| {
+                let result = open(Some(&pool)).open(|s| {
+                    s.spawn(|| _ = ran.fetch_add(1, SeqCst));
+                    Ok(())
+                });
+                told = Some(result.unwrap_err());
+            });
+            panic_any("first");
+        }));
+        assert_eq!(thrown.unwrap_err().downcast_ref(), Some(&"first"));
+        let reason = told.as_ref().and_then(ErrorGroup::reason).map(tassel::Reason::kind);
+        assert_eq!((reason, ran.into_inner()), (Some(ReasonKind::Starved), 0), "{told:?}");
+    });
+}
+
+// S1, S68:
+#[test]
+fn a_scope_on_a_worker_of_rayon_is_like_any_other() {
+    guarded(|| {
+        let rayon = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        rayon.install(|| {
+            everything_works(None);
+            rayon::join(|| everything_works(None), || everything_works(None));
+        });
+        // Both ways: a job that computes on rayon, in a scope on rayon.
+        let sum = rayon.install(|| {
+            scope(|s| {
+                let jobs: Vec<_> = (0..8_u32).map(|n| s.spawn(move || Ok(rayon::join(|| n, || n * n)))).collect();
+                let mut sum = 0;
+                for job in jobs {
+                    let (a, b) = job.join()?;
+                    sum += a + b;
+                }
+                Ok(sum)
+            })
+        });
+        assert_eq!(sum.unwrap(), 28 + 140);
+    });
+}
+
+// S1, S68:
+#[test]
+fn a_scope_on_a_thread_of_tokio_is_like_any_other() {
+    guarded(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            // In a task: it holds the runtime up meanwhile, as any blocking call does.
+            everything_works(None);
+            // Where tokio wants blocking calls.
+            tokio::task::spawn_blocking(|| everything_works(None)).await.unwrap();
+        });
+    });
+}
+
+// D11:
+#[test]
+fn a_job_that_cannot_stand_its_opener_s_thread_locals_runs_elsewhere_if_told_so() {
+    guarded(|| {
+        // Tokio knows by a thread-local that a runtime is running here, and panics in a second one.
+        let answer = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            Ok(runtime.block_on(async { 42 }))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let own = scope(|s| Ok(s.job("own").own_thread().spawn(answer).join()?));
+            assert_eq!(own.unwrap(), 42);
+            let elsewhere = ScopeOptions::new().inline(false).open(|s| Ok(s.spawn(answer).join()?));
+            assert_eq!(elsewhere.unwrap(), 42);
+            // On a pool that has no thread to give, the joiner's own runs it. What that panic says is kept.
+            let none = Pool::builder().refuse_threads(|_| true).build().unwrap();
+            let here = open(Some(&none)).open(|s| Ok(s.spawn(answer).join()?)).unwrap_err();
+            let text = here.primary().panic_message().unwrap_or_default();
+            assert!(text.contains("Cannot start a runtime from within a runtime"), "{here:?}");
+        });
+    });
+}
+
+// D1, S26:
+#[test]
+fn a_scope_inside_catch_unwind_and_around_it_is_like_any_other() {
+    guarded(|| {
+        catch_unwind(|| everything_works(None)).unwrap();
+        // A panic that code in the scope catches itself is its own affair, also if it spawned before.
+        let ran = AtomicUsize::new(0);
+        let value = scope(|s| {
+            let thrown = catch_unwind(AssertUnwindSafe(|| {
+                s.spawn(|| _ = ran.fetch_add(1, SeqCst));
+                panic_any("mine");
+            }));
+            s.spawn(|| {
+                let thrown = catch_unwind(|| panic_any("mine, too"));
+                assert!(thrown.is_err());
+            });
+            checkpoint()?;
+            Ok(thrown.unwrap_err().downcast_ref() == Some(&"mine"))
+        });
+        assert_eq!((value.unwrap(), ran.into_inner()), (true, 1));
+        // A panic is raised again in the middle of an unwinding scope: the outer one gets it whole.
+        let group = scope(|s| {
+            s.job("outer").spawn(|| {
+                let inner = scope(|s| {
+                    s.job("inner").spawn(|| -> tassel::Result<()> { panic_any(7_u8) });
+                    Ok(())
+                });
+                let thrown = catch_unwind(AssertUnwindSafe(|| inner.unwrap_err().resume_panic())).unwrap_err();
+                resume_unwind(thrown)
+            });
+            Ok(())
+        });
+        assert_eq!(group.unwrap_err().primary().payload_ref(), Some(&7_u8));
+    });
+}
