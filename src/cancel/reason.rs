@@ -66,7 +66,7 @@ pub enum ReasonKind {
     Closed,
     /// Queued jobs can never start: no thread can be had, and all threads wait for these jobs.
     Starved,
-    /// The pool is shutting down.
+    /// The pool is shutting down, or was made before this process was forked.
     Shutdown,
     /// In a virtual-time run, everybody waits and nothing can end the waits.
     Deadlock,

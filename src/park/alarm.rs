@@ -14,12 +14,15 @@
 //!
 //! What it tells: anything that is [`Due`].
 
-use crate::prim::{self, Condvar, Mutex};
+use crate::{
+    prim::{self, Condvar, Mutex},
+    raw::PerProcess,
+};
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, LazyLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -92,8 +95,8 @@ struct Alarm {
     changed: Condvar,
 }
 
-static ALARM: LazyLock<Alarm> =
-    LazyLock::new(|| Alarm { state: Mutex::new(State::default()), changed: Condvar::default() });
+static ALARM: PerProcess<Alarm> =
+    PerProcess::new(|| Alarm { state: Mutex::new(State::default()), changed: Condvar::default() });
 
 /// Set while something is watched and the system refuses the thread. A hint: who misses it just parks as ever.
 static UNSERVED: AtomicBool = AtomicBool::new(false);
@@ -114,7 +117,8 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
     if cfg!(tassel_loom) {
         return None; // a model has no alarm: a static would carry its locks into the next
     }
-    let mut state = ALARM.state.lock();
+    let alarm = ALARM.get();
+    let mut state = alarm.state.lock();
     if !Alarm::serves(&mut state) {
         return None;
     }
@@ -122,7 +126,7 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
     let watch = state.watches.insert(at, target);
     drop(state);
     if is_earliest {
-        ALARM.changed.notify_one();
+        alarm.changed.notify_one();
     }
     Some(watch)
 }
@@ -132,12 +136,12 @@ pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) {
     if cfg!(tassel_loom) || watch(at, Weak::clone(target)).is_some() {
         return;
     }
-    let mut state = ALARM.state.lock();
+    let mut state = ALARM.get().state.lock();
     state.watches.insert(at, Weak::clone(target));
     UNSERVED.store(!state.serving, Ordering::Relaxed);
     drop(state);
     // Somebody else may have got a thread meanwhile: it sleeps until what was the earliest instant before.
-    ALARM.changed.notify_one();
+    ALARM.get().changed.notify_one();
 }
 
 /// The earliest instant that is watched without a thread: who parks calls [`serve_due`] when it has come.
@@ -145,13 +149,13 @@ pub(crate) fn unserved() -> Option<Instant> {
     if !UNSERVED.load(Ordering::Relaxed) {
         return None;
     }
-    let state = ALARM.state.lock();
+    let state = ALARM.get().state.lock();
     if state.serving { None } else { state.watches.earliest() }
 }
 
 /// Tells what is due on this thread, if the system still refuses one.
 pub(crate) fn serve_due() {
-    let mut state = ALARM.state.lock();
+    let mut state = ALARM.get().state.lock();
     if Alarm::serves(&mut state) {
         return;
     }
@@ -165,15 +169,16 @@ pub(crate) fn serve_due() {
 
 /// See [`Clock::unwatch`](super::clock::Clock::unwatch).
 pub(crate) fn unwatch(watch: Watch) {
-    let gone = ALARM.state.lock().watches.remove(watch);
+    let gone = ALARM.get().state.lock().watches.remove(watch);
     drop(gone);
 }
 
 /// The alarm thread. No wake-up is lost: it sleeps on `changed`, which gives the lock up, and every insertion of an
 /// earlier instant notifies after it has held the lock.
 fn serve() {
+    let alarm = ALARM.get();
     let mut idle_until = None;
-    let mut state = ALARM.state.lock();
+    let mut state = alarm.state.lock();
     loop {
         let now = Instant::now();
         let due = state.watches.take_due(now);
@@ -184,12 +189,12 @@ fn serve() {
                 target.due();
             }
             drop(due);
-            state = ALARM.state.lock();
+            state = alarm.state.lock();
             continue;
         }
         if let Some(at) = state.watches.earliest() {
             idle_until = None;
-            ALARM.changed.wait_until(&mut state, at);
+            alarm.changed.wait_until(&mut state, at);
         } else {
             let until = *idle_until.get_or_insert(now + LINGER);
             if now >= until {
@@ -197,7 +202,7 @@ fn serve() {
                 state.serving = false;
                 return;
             }
-            ALARM.changed.wait_until(&mut state, until);
+            alarm.changed.wait_until(&mut state, until);
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     },
     pool::roster::{Bed, Roster},
     prim::{self, Condvar, Mutex, Stack, Unparker, with_stack},
+    raw::{PerProcess, generation},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +42,7 @@ use std::{
     fmt,
     mem::{self, ManuallyDrop},
     sync::{
-        Arc, LazyLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -165,6 +166,8 @@ struct State {
 pub(crate) struct PoolCore {
     /// Unique in the process, from 1.
     id: u64,
+    /// Of the process that it was made in.
+    generation: u64,
     config: Config,
     state: Mutex<State>,
     /// Notified when the last scope leaves, and as threads of a closed pool do.
@@ -239,6 +242,14 @@ impl Drop for Unwound<'_> {
     }
 }
 
+/// Why a pool takes no scope.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refused {
+    Closed,
+    /// It was made by a process of which this one is a forked child.
+    Forked,
+}
+
 /// Numbers for the public statistics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
@@ -255,6 +266,7 @@ impl PoolCore {
         let state = State { look: FIRST_LOOK, patience: PATIENCE, add: 1, ..State::default() };
         Arc::new(PoolCore {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            generation: generation(),
             config,
             state: Mutex::new(state),
             changed: Condvar::default(),
@@ -285,11 +297,15 @@ impl PoolCore {
         self.state.lock().forced -= 1;
     }
 
-    /// Counts a scope in. `Err` once the pool is closed.
-    pub(crate) fn enter_scope(&self) -> Result<(), ()> {
+    /// Counts a scope in.
+    pub(crate) fn enter_scope(&self) -> Result<(), Refused> {
+        if self.generation != generation() {
+            // Its threads are elsewhere. Before the lock, which one of them may have held.
+            return Err(Refused::Forked);
+        }
         let mut state = self.state.lock();
         if state.closed {
-            return Err(());
+            return Err(Refused::Closed);
         }
         state.scopes += 1;
         Ok(())
@@ -917,10 +933,10 @@ impl Drop for UsePool {
     }
 }
 
-/// The pool of scopes that name none.
+/// The pool of scopes that name none. A forked child has another one.
 pub(crate) fn global() -> Arc<PoolCore> {
-    static GLOBAL: LazyLock<Arc<PoolCore>> = LazyLock::new(|| PoolCore::new(Config::default()));
-    Arc::clone(&GLOBAL)
+    static GLOBAL: PerProcess<Arc<PoolCore>> = PerProcess::new(|| PoolCore::new(Config::default()));
+    Arc::clone(GLOBAL.get())
 }
 
 /// How the pool counts a worker's thread.

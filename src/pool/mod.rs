@@ -2,6 +2,30 @@
 //!
 //! Most programs need nothing of this: there is one global pool, which has as many threads as the jobs need and lets them
 //! go. A pool of one's own has limits of its own, and can be shut down.
+//!
+//! # Thread-locals
+//!
+//! A thread runs many jobs, one after the other, and a job may run on the thread of its scope's opener or of its joiner.
+//! What a job leaves in a thread-local of yours stays there, for whichever job comes next, and is dropped when the thread
+//! ends: of a pool's thread, after its `keep_alive` or in [`shutdown`](Pool::shutdown). Such a destructor may open scopes.
+//! A panic in it ends the process, as in any thread.
+//!
+//! # The end of the process
+//!
+//! When `main` returns, or somebody calls [`std::process::exit`], the process ends. Threads of a pool do not hold it up:
+//! jobs that run then, in scopes of other threads, are cut off where they stand, and nothing of theirs is dropped.
+//!
+//! # Fork
+//!
+//! Of all threads only the one that calls `fork` is in the child. A child that was forked outside any scope starts with an
+//! empty global pool, and scopes work; a [`Pool`] made before the fork refuses them there, with a
+//! [`Shutdown`](crate::ReasonKind::Shutdown) that says why. A child that was forked inside a scope can look at the time, at
+//! tokens and at snapshots, but it can neither open scopes on that pool nor leave the scope, which would wait for jobs that
+//! only the parent has: let it `exec` or `exit`.
+//!
+//! None of this is more than POSIX gives: in the child of a process with several threads, a lock that another thread held
+//! stays locked, also one of yours, of the allocator, or of a node of the cancellation tree that was being cancelled at
+//! that moment. Fork before the first scope, or `exec` right after; [`std::process::Command`] does.
 
 // | file | owns |
 // |---|---|
@@ -17,5 +41,5 @@ mod roster;
 #[cfg(all(test, not(tassel_loom)))]
 mod tests;
 
-pub(crate) use self::core::{PoolCore, Source, Turns, UsePool, apart, set_arrived, set_coming, while_blocked};
+pub(crate) use self::core::{PoolCore, Refused, Source, Turns, UsePool, apart, set_arrived, set_coming, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};

@@ -4,6 +4,8 @@
 //!
 //! Scopes, pools, errors, cancellation.
 
+mod fork;
 mod tether;
 
+pub(crate) use fork::{PerProcess, generation};
 pub(crate) use tether::{Face, Home, Tally, Tether, Tied, tether};

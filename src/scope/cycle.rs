@@ -19,7 +19,10 @@
 //! Edges are entered and searched for in one step, under one lock for the process. All edges of a join lead to one job, so a
 //! ring that they close leads from that job back to somebody who was entered.
 
-use crate::{cancel::current::Strand, prim::Mutex};
+use crate::{
+    cancel::current::Strand,
+    prim::{Mutex, MutexGuard},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -39,11 +42,19 @@ struct Graph {
 }
 
 #[cfg(not(tassel_loom))]
-static GRAPH: std::sync::LazyLock<Mutex<Graph>> = std::sync::LazyLock::new(Mutex::default);
+fn graph() -> MutexGuard<'static, Graph> {
+    static GRAPH: crate::raw::PerProcess<Mutex<Graph>> = crate::raw::PerProcess::new(Mutex::default);
+    GRAPH.get().lock()
+}
 
 #[cfg(tassel_loom)]
 loom::lazy_static! {
     static ref GRAPH: Mutex<Graph> = Mutex::default();
+}
+
+#[cfg(tassel_loom)]
+fn graph() -> MutexGuard<'static, Graph> {
+    GRAPH.lock()
 }
 
 /// A join that waits, for as long as this lives.
@@ -57,7 +68,7 @@ pub(crate) struct Joining {
 /// closes a ring: the names of those in it, each of whom waits for the next.
 pub(crate) fn enter(chain: Vec<Arc<Strand>>, target: &Arc<Strand>) -> Result<Joining, Vec<String>> {
     let waiting: BTreeSet<u64> = chain.iter().map(|strand| strand.id).collect();
-    let mut graph = GRAPH.lock();
+    let mut graph = graph();
     if let Some(way) = graph.way(target, &waiting) {
         drop(graph);
         let mut ring: Vec<String> = chain.first().map(name).into_iter().collect();
@@ -110,7 +121,7 @@ impl Graph {
 impl Drop for Joining {
     fn drop(&mut self) {
         let mut gone = Vec::new();
-        let mut graph = GRAPH.lock();
+        let mut graph = graph();
         for strand in &self.chain {
             let Some(edges) = graph.edges.get_mut(&strand.id) else { continue };
             if let Some(at) = edges.iter().position(|edge| edge.join == self.join) {

@@ -21,7 +21,8 @@ use crate::{
         token::{self, CancelToken},
     },
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, Role, ScopeInfo, thread_name},
-    pool::UsePool,
+    park::clock::Clock,
+    pool::{Refused, UsePool},
     raw::{self, Face, Tally, Tether},
     scope::{
         core::{Core, Ending, Queued, Setup},
@@ -121,6 +122,15 @@ impl Return for Never {
 /// The first failure cancels the scope: the other jobs and the body meet a [`Cancelled`] at their next
 /// [`checkpoint`](crate::checkpoint), and jobs that have not started never do. [`ScopeOptions`] has other ways.
 ///
+/// It may be opened anywhere: on a thread of rayon or tokio, in a `Drop` while the thread unwinds (then no job runs on this
+/// thread), in the destructor of a thread-local. Two things to know there:
+///
+/// * A job that runs on this thread, while the thread waits at the end or in a `join`, sees its thread-locals: a `RefCell`
+///   borrowed around the scope, a runtime that has been entered. Where that matters, use
+///   [`ScopeOptions::inline`]`(false)` or [`own_thread`](JobBuilder::own_thread).
+/// * A thread of somebody else's pool that waits here is blocked, as that pool sees it: a job that waits for something which
+///   only that thread would do waits for ever.
+///
 /// # Cancellation
 ///
 /// Not a checkpoint by itself: an empty scope in a cancelled place returns the body's value. A cancel from outside stops
@@ -196,9 +206,8 @@ impl ScopeOptions {
         let pool = self.pool.as_ref().map_or_else(UsePool::current, |pool| Arc::clone(pool.core()));
         let here = current::node();
         let clock = here.as_ref().map_or_else(current::clock, |node| node.clock().clone());
-        if pool.enter_scope().is_err() {
-            let reason = Reason::new(ReasonKind::Shutdown, label.clone(), clock.now());
-            return Err(refused(&label, reason));
+        if let Err(why) = pool.enter_scope() {
+            return Err(refused(&label, &clock, why));
         }
         let deadline = self.deadline.map(|at| Deadline { at, limit: None, place });
         let timeout = self.timeout.and_then(|timeout| Deadline::after(&clock, timeout, place));
@@ -228,8 +237,17 @@ impl ScopeOptions {
     }
 }
 
-/// The group of a scope that a closed pool refuses.
-fn refused(label: &Label, reason: Reason) -> ErrorGroup {
+/// The group of a scope that a pool refuses.
+#[cold]
+fn refused(label: &Label, clock: &Clock, why: Refused) -> ErrorGroup {
+    let reason = Reason::new(ReasonKind::Shutdown, label.clone(), clock.now());
+    let reason = match why {
+        Refused::Closed => reason,
+        Refused::Forked => reason.text_is(
+            "the pool's threads stayed in the parent of this process, which is a fork: build a pool after the fork, and \
+             open no scope inside a scope of the parent",
+        ),
+    };
     let origin = Origin {
         id: JobId::new(0),
         name: None,
@@ -354,7 +372,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// [`own_thread`](JobBuilder::own_thread), which starts them at once.
     ///
     /// Dropping the returned handle does not detach the job. Its value is then dropped by the worker, and its failure
-    /// still counts.
+    /// still counts. A handle that is leaked leaks the value.
+    ///
+    /// A panic in the `Drop` of what the closure captured, or of a value that nobody took, is a panic of the job: a leaf. One
+    /// in the `Drop` of a value that was there when its handle is dropped is a panic of whoever drops it.
     ///
     /// # Cancellation
     ///

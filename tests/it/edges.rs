@@ -323,3 +323,129 @@ fn a_scope_inside_catch_unwind_and_around_it_is_like_any_other() {
         assert_eq!(group.unwrap_err().primary().payload_ref(), Some(&7_u8));
     });
 }
+
+/// What is left of a process after a fork.
+#[cfg(unix)]
+mod forked {
+    use super::{HOUR, everything_works, open};
+    use crate::{child, child_side, guarded};
+    use fork::{Fork, fork, waitpid};
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        process::exit,
+    };
+    use tassel::{ReasonKind, checkpoint, pool::Pool, scope, sleep, snapshot, sync::Barrier};
+
+    /// Runs `code` in a forked child and says whether it succeeded.
+    fn in_fork(code: impl FnOnce()) -> bool {
+        match fork().unwrap() {
+            Fork::Parent(pid) => waitpid(pid).unwrap() == 0,
+            Fork::Child => exit(i32::from(catch_unwind(AssertUnwindSafe(code)).is_err())),
+        }
+    }
+
+    /// Leaves idle workers, an alarm that serves, and a pool that believes to have no place left.
+    fn busy() {
+        everything_works(None);
+        let all = Barrier::new(6);
+        scope(|s| {
+            for _ in 0..5 {
+                s.job("own").own_thread().timeout(HOUR).spawn(|| Ok(all.wait().map(drop)?));
+            }
+            Ok(all.wait().map(drop)?)
+        })
+        .unwrap();
+        assert!(Pool::global().stats().workers > 0);
+    }
+
+    // S75:
+    #[test]
+    fn a_forked_child_starts_with_an_empty_pool_and_so_does_its_child() {
+        guarded(|| assert!(child("edges::forked::starts_empty", &[]).status.success()));
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_forked_child_starts_with_an_empty_pool_and_so_does_its_child`"]
+    fn starts_empty() {
+        child_side(|| {
+            busy();
+            let before = Pool::global().stats();
+            let worked = in_fork(|| {
+                assert_eq!(Pool::global().stats().workers, 0);
+                everything_works(None);
+                busy();
+                assert!(in_fork(|| {
+                    assert_eq!(Pool::global().stats().workers, 0);
+                    everything_works(None);
+                    let pool = Pool::builder().parallelism(1).build().unwrap();
+                    everything_works(Some(&pool));
+                    pool.shutdown().unwrap();
+                }));
+                everything_works(None);
+            });
+            assert!(worked);
+            // The parent noticed nothing.
+            assert!(Pool::global().stats().workers >= before.idle.min(1));
+            everything_works(None);
+        });
+    }
+
+    // S75, S5:
+    #[test]
+    fn a_pool_that_was_made_before_the_fork_refuses_scopes_in_the_child() {
+        guarded(|| assert!(child("edges::forked::refuses", &[]).status.success()));
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_pool_that_was_made_before_the_fork_refuses_scopes_in_the_child`"]
+    fn refuses() {
+        child_side(|| {
+            let pool = Pool::builder().build().unwrap();
+            everything_works(Some(&pool));
+            let worked = in_fork(|| {
+                let mut ran = false;
+                let group = open(Some(&pool)).open(|_| ran = true).unwrap_err();
+                assert!(!ran);
+                assert_eq!(group.reason().map(tassel::Reason::kind), Some(ReasonKind::Shutdown));
+                let text = "the pool's threads stayed in the parent of this process, which is a fork: build a pool \
+                            after the fork, and open no scope inside a scope of the parent";
+                assert_eq!(group.reason().and_then(tassel::Reason::text), Some(text));
+            });
+            assert!(worked);
+            everything_works(Some(&pool));
+            pool.shutdown().unwrap();
+        });
+    }
+
+    // S75:
+    #[test]
+    fn a_child_that_is_forked_inside_a_scope_can_only_look_and_leave() {
+        guarded(|| assert!(child("edges::forked::inside", &[]).status.success()));
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_child_that_is_forked_inside_a_scope_can_only_look_and_leave`"]
+    fn inside() {
+        child_side(|| {
+            let both = Barrier::new(2);
+            let worked = scope(|s| {
+                s.job("blocked").own_thread().spawn(|| Ok(both.wait().map(drop)?));
+                let worked = in_fork(|| {
+                    // The cancellation tree is memory, and whole; the clock is there.
+                    sleep(std::time::Duration::from_millis(1)).unwrap();
+                    checkpoint().unwrap();
+                    assert!(snapshot::of(s).to_string().contains("blocked"));
+                    assert!(scope(|_| ()).is_err());
+                    s.cancel();
+                    assert!(checkpoint().is_err());
+                    // To leave the scope would be to wait for a thread that is not there.
+                    exit(0);
+                });
+                checkpoint()?; // that cancel was the child's
+                both.wait()?;
+                Ok(worked)
+            });
+            assert!(worked.unwrap());
+        });
+    }
+}
