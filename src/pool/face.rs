@@ -4,7 +4,11 @@
 //!
 //! When threads start and leave: that is `core`.
 
-use crate::pool::core::{self, Config, PoolCore, UsePool};
+use crate::pool::{
+    core::PoolCore,
+    here::{UsePool, global},
+    state::Config,
+};
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 /// A pool of threads for jobs. Most programs never make one: there is a global one.
@@ -47,7 +51,7 @@ impl Pool {
     /// Returns the pool of scopes that name none and are opened outside any job.
     #[must_use]
     pub fn global() -> Self {
-        Pool { handle: Arc::new(Handle { core: core::global(), global: true }) }
+        Pool { handle: Arc::new(Handle { core: global(), global: true }) }
     }
 
     /// Starts to build a pool.

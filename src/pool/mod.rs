@@ -29,7 +29,12 @@
 
 // | file | owns |
 // |---|---|
-// | `core` | tickets, idle workers, when to grow; the worker's loop |
+// | `source` | a scope as the pool sees it |
+// | `state` | what a pool knows under its lock: tickets, counts, when to grow |
+// | `core` | what scopes ask of a pool: threads, to be counted in and out, shutdown |
+// | `worker` | a worker's life |
+// | `watch` | what happens while tickets wait: new tries, starvation, blocking that nobody announced |
+// | `here` | what a thread has to do with pools |
 // | `roster` | who is idle: the hand-off of a wake-up against a worker that leaves |
 // | `face` | `Pool`, `PoolBuilder`, `PoolStats` |
 //
@@ -37,9 +42,19 @@
 
 mod core;
 mod face;
+mod here;
 mod roster;
+mod source;
+mod state;
 #[cfg(all(test, not(tassel_loom)))]
 mod tests;
+mod watch;
+mod worker;
 
-pub(crate) use self::core::{PoolCore, Refused, Source, Turns, UsePool, apart, set_arrived, set_coming, while_blocked};
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};
+pub(crate) use self::{
+    core::{PoolCore, Refused},
+    here::{UsePool, apart, while_blocked},
+    source::{Source, Turns},
+    worker::{set_arrived, set_coming},
+};

@@ -1,6 +1,11 @@
 //! The pool alone, with sources that are no scopes.
 
-use super::core::{Config, PoolCore, Source, current, while_blocked};
+use super::{
+    core::PoolCore,
+    here::{current, while_blocked},
+    source::Source,
+    state::Config,
+};
 use crate::park::{
     seat::{Seat, with_chair},
     standstill::Party,

@@ -1,0 +1,45 @@
+//! A scope as the pool sees it: [`Source`], and [`Turns`] of one in a virtual run.
+//!
+//! # Does not know
+//!
+//! The pool, and what a job does.
+
+use crate::park::standstill::Party;
+use std::sync::{Arc, atomic::AtomicBool};
+
+/// A scope as the pool sees it: queued jobs that a worker may run.
+pub(crate) trait Source: Send + Sync + 'static {
+    /// Claims one queued job, if there is one, and runs or sweeps it to its end. Does not unwind.
+    fn run_one(&self) -> bool;
+    /// How many jobs are queued.
+    fn queued(&self) -> usize;
+    /// How many workers it could use now: as many as jobs are queued, or in a virtual run as have their turn.
+    fn wanted(&self) -> usize {
+        self.queued()
+    }
+    /// Whether it is listed. Touched only under the pool's lock.
+    fn listed(&self) -> &AtomicBool;
+    /// No thread can be had now: owner and joiners are to help themselves.
+    fn rescue(&self);
+    /// The thread that opened it.
+    fn owner(&self) -> Arc<dyn Party>;
+    /// The threads that run code of the scopes around it.
+    fn around(&self) -> Vec<Arc<dyn Party>>;
+    /// Names its queued jobs, and says what the others wait in; for a message.
+    fn picture(&self) -> (Vec<String>, Vec<String>);
+    /// Its queued jobs can never start, for this reason.
+    fn starve(&self, text: &str);
+    /// How to speak to its virtual run, if it is in one.
+    fn turns(&self) -> Option<&dyn Turns> {
+        None
+    }
+}
+
+/// What the pool tells a virtual run, in which it gives a thread only to the job whose turn it is.
+pub(crate) trait Turns {
+    /// No worker can be on its way: the turn of a job of this source is given up. Called under the pool's lock; the
+    /// result, after it.
+    fn give_up(&self) -> Option<Box<dyn FnOnce() + '_>>;
+    /// Time has passed, and a thread may be had now: if the run stands still, it tries again.
+    fn retry(&self);
+}

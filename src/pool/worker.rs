@@ -1,0 +1,235 @@
+//! A worker's life: started, given sources in turn, idle, gone.
+//!
+//! # Promises
+//!
+//! 1. A refused thread undoes its reservation and loses nothing (D18).
+//! 2. A worker goes idle only when, under the lock, there is nothing that it may take.
+//! 3. Nobody joins a thread that may still run anybody's code.
+//!
+//! # Does not know
+//!
+//! When the pool grows, and why.
+
+use crate::{
+    park::seat::with_chair,
+    pool::{
+        core::PoolCore,
+        here,
+        roster::Bed,
+        source::Source,
+        state::{COMING, Hand, Then},
+    },
+    prim,
+};
+use std::{
+    cell::RefCell,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+/// Tells that a worker's thread-locals are destroyed.
+#[derive(Default)]
+struct Gone(RefCell<Option<Arc<AtomicBool>>>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(gone) = self.0.get_mut() {
+            gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// The first that a worker touches, so the last that is destroyed.
+    static GONE: Gone = Gone::default();
+}
+
+/// Gives a worker's place back if its source unwinds, which it must not.
+struct Unwound<'a> {
+    core: &'a Arc<PoolCore>,
+    worker: u64,
+}
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.core.lose(self.worker);
+        }
+    }
+}
+
+impl PoolCore {
+    /// Starts a worker whose place is reserved.
+    pub(super) fn start(self: &Arc<Self>, worker: u64, nth: u64) {
+        let core = Arc::clone(self);
+        let refused = self.config.refuse.as_ref().is_some_and(|refuse| refuse(nth));
+        let started = if refused {
+            Err(std::io::Error::other("refused by a test"))
+        } else {
+            let name = thread_name(&self.config.name_prefix, worker);
+            let gone = Arc::new(AtomicBool::new(false));
+            let tells = Arc::clone(&gone);
+            let started = prim::start_thread(name, self.config.stack_size, move || {
+                GONE.with(|gone| gone.0.replace(Some(tells)));
+                core.work(worker);
+            });
+            started.map(|thread| Hand { thread, gone })
+        };
+        let mut state = self.state.lock();
+        match started {
+            Ok(hand) => {
+                state.refusal = None;
+                state.peak = state.peak.max(state.threads);
+                if state.early.remove(&worker) {
+                    state.left.push(hand);
+                } else {
+                    state.handles.insert(worker, hand);
+                }
+                let done: Vec<_> = {
+                    let (done, rest) = mem::take(&mut state.left).into_iter().partition(Hand::is_gone);
+                    state.left = rest;
+                    done
+                };
+                drop(state);
+                self.changed.notify_all();
+                for hand in done {
+                    drop(hand.thread.join());
+                }
+            }
+            Err(error) => {
+                state.threads -= 1;
+                state.active -= 1;
+                state.coming -= 1;
+                state.refused += 1;
+                state.refusal = Some(error.to_string());
+                // A worker may have gone idle because this place was reserved.
+                let free = state.needs_worker() && state.active < state.places(&self.config);
+                let idle = if free { state.roster.take() } else { None };
+                state.active += usize::from(idle.is_some());
+                state.coming += usize::from(idle.is_some());
+                self.arm(&mut state);
+                drop(state);
+                self.changed.notify_all();
+                if let Some(idle) = idle {
+                    idle.unpark();
+                }
+                self.rescue();
+            }
+        }
+    }
+
+    /// A worker's life.
+    pub(super) fn work(self: Arc<Self>, worker: u64) {
+        let bed = Bed::new();
+        COMING.with(|coming| coming.set(true));
+        here::set_current(Some(&self));
+        with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
+        while let Some(source) = self.next_source(worker, &bed) {
+            let unwound = Unwound { core: &self, worker };
+            let ran = source.run_one();
+            drop(unwound);
+            if ran {
+                self.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            if source.wanted() > 0 {
+                self.ask(source);
+            }
+        }
+        here::set_current(None);
+    }
+
+    /// A worker dies of a bug in a source: its place must not die with it.
+    pub(super) fn lose(self: &Arc<Self>, worker: u64) {
+        let mut state = self.state.lock();
+        state.arrive();
+        state.active -= 1;
+        state.depart(worker);
+        let then = state.find_worker(&self.config);
+        self.arm(&mut state);
+        drop(state);
+        self.changed.notify_all();
+        self.follow(then);
+    }
+
+    /// Gives a worker its next source; `None` when it is to leave.
+    pub(super) fn next_source(self: &Arc<Self>, worker: u64, bed: &Bed) -> Option<Arc<dyn Source>> {
+        let mut state = self.state.lock();
+        loop {
+            let spare = state.active > state.places(&self.config) && state.active > 1;
+            if !spare {
+                if let Some(source) = state.take_listed() {
+                    source.listed().store(false, Ordering::Relaxed);
+                    if source.turns().is_none() {
+                        state.arrive();
+                    }
+                    // More than this worker can do at once: somebody else may be needed.
+                    let wanted = source.wanted();
+                    let more = !state.listed.is_empty() || wanted > 1;
+                    if wanted > 1 && !source.listed().swap(true, Ordering::Relaxed) {
+                        state.listed.push_back(Arc::clone(&source));
+                    }
+                    let then = if more { state.find_worker(&self.config) } else { Then::default() };
+                    drop(state);
+                    self.follow(Then { none: false, ..then });
+                    return Some(source);
+                }
+                state.extra = 0;
+            }
+            if state.closed && state.scopes == 0 {
+                state.active -= 1;
+                state.arrive();
+                state.depart(worker);
+                self.changed.notify_all();
+                return None;
+            }
+            state.active -= 1;
+            state.arrive();
+            state.roster.lie_down(worker, bed);
+            let until = Instant::now().checked_add(self.config.keep_alive);
+            loop {
+                drop(state);
+                bed.sleep(until);
+                state = self.state.lock();
+                if !state.roster.is_idle(worker) {
+                    COMING.with(|coming| coming.set(true));
+                    break; // taken: whoever took it counted it as active, and coming
+                }
+                if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
+                    state.depart(worker);
+                    self.changed.notify_all();
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Fits a worker's name into the 15 bytes that Linux keeps, at the expense of the prefix.
+fn thread_name(prefix: &str, worker: u64) -> String {
+    let number = format!("-{worker}");
+    let mut room = 15_usize.saturating_sub(number.len()).min(prefix.len());
+    while !prefix.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}{number}", &prefix[..room])
+}
+
+/// Says that the calling worker has claimed a job.
+pub(crate) fn set_arrived() {
+    if let Some(core) = here::current() {
+        core.state.lock().arrive();
+    }
+}
+
+/// Says that the calling worker will be free in a moment, before others go on who may need it.
+pub(crate) fn set_coming() {
+    let Some(core) = here::current() else { return };
+    if !COMING.with(|coming| coming.replace(true)) {
+        core.state.lock().coming += 1;
+    }
+}
