@@ -10,7 +10,9 @@
 
 pub(crate) mod alarm;
 pub(crate) mod clock;
+mod kernel;
 pub(crate) mod seat;
 pub(crate) mod standstill;
+pub(crate) mod turns;
 #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only the feature `testing` starts runs"))]
 pub(crate) mod virtual_run;

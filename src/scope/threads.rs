@@ -24,7 +24,7 @@ use crate::{
     park::{
         seat::with_chair,
         standstill::{Awaited, Party, Wait},
-        virtual_run::Summon,
+        turns::Summon,
     },
     pool::{self, Source, Turns},
     raw::Tally,

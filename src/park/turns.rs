@@ -1,0 +1,326 @@
+//! Whose turn it is in a virtual run: plain data, under the run's lock.
+//!
+//! # Promises
+//!
+//! 1. The order of turns is that of (instant of becoming ready, yields, spawn order).
+//! 2. What is to be done for a decision is a [`Then`], carried out once the lock is released.
+//!
+//! # Does not know
+//!
+//! How threads wait for their turn, and what happens outside the lock: that is `virtual_run.rs`.
+
+use crate::park::{
+    alarm::{Due, Watches},
+    seat::{Seat, with_chair},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
+    mem,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+/// Something queued whose turn has come: it finds itself a thread.
+pub(crate) trait Summon: Send + Sync {
+    /// Called outside the run's lock. The thread that comes calls [`Run::begin`](super::virtual_run::Run::begin); if none can be had, [`Run::refuse`](super::virtual_run::Run::refuse).
+    fn summon(self: Arc<Self>);
+
+    /// Called outside the run's lock: nobody moves, and no thread can be had. Whoever can prove that none ever can
+    /// cancels what starves. Returns the seats of all threads that might get free for it; `None` if others may, too.
+    fn strand(self: Arc<Self>) -> Option<Vec<u64>>;
+}
+
+/// Called once when a run can never move again, with a text that says who waits.
+pub(crate) type OnDeadlock = Box<dyn FnOnce(usize) + Send>;
+
+/// When somebody became ready, how often it has yielded since (as the run counts), and its spawn order.
+pub(super) type Turn = (Instant, u64, u64);
+
+pub(super) enum Who {
+    Thread(Arc<Seat>),
+    /// What stands at that address has queued jobs.
+    Source(usize),
+}
+
+/// Jobs that no thread has claimed, of one source. By source, so that it costs little to put them all aside.
+pub(super) struct Source {
+    summon: Arc<dyn Summon>,
+    turns: BTreeSet<Turn>,
+    /// The one by which the source is among those who are ready: the first, unless it is stuck.
+    shown: Option<Turn>,
+}
+
+pub(super) enum Holder {
+    Nobody,
+    /// A thread, with the kernel's name for it.
+    Seat(u64),
+    /// A queued job that waits for a thread to claim it.
+    Summoned(u64, Turn, Arc<dyn Summon>),
+    /// This thread, which jumped, or found nobody to move, and tells whom it concerns.
+    Telling(u64),
+}
+
+/// What is known of the jobs that are stuck, since anybody moved last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stranded {
+    Unknown,
+    /// They have been told.
+    Told,
+    /// And all threads that might get free for them are parked here.
+    ForEver,
+}
+
+pub(super) struct Parked {
+    pub(super) seat: Arc<Seat>,
+    pub(super) order: u64,
+    pub(super) until: Option<Instant>,
+}
+
+pub(super) struct State {
+    pub(super) now: Instant,
+    pub(super) holder: Holder,
+    /// Counts hand-overs, so that a look at the holder can tell whether it is still the same turn.
+    pub(super) turns: u64,
+    /// The turn whose thread is known to have awoken: before, it sleeps because its wake-up is on the way.
+    pub(super) begun: u64,
+    pub(super) yields: u64,
+    pub(super) ready: BTreeMap<Turn, Who>,
+    /// By address.
+    pub(super) sources: HashMap<usize, Source>,
+    /// Queued jobs by spawn order: turn and source.
+    pub(super) queued: HashMap<u64, (Turn, usize)>,
+    pub(super) stuck: HashSet<usize>,
+    /// Jobs that were claimed before their spawner could enter them here.
+    pub(super) early: HashSet<u64>,
+    /// A thread has been asked for again for all that is stuck, since one came last, or the clock moved.
+    pub(super) retried: bool,
+    pub(super) stranded: Stranded,
+    pub(super) parked: HashMap<u64, Parked>,
+    pub(super) timers: BTreeSet<(Instant, u64, u64)>,
+    pub(super) watches: Watches,
+    pub(super) guests: HashSet<u64>,
+    /// Bound closures that have not begun, by number.
+    pub(super) invited: HashSet<u64>,
+    /// Runs within this one, on the thread of its holder: it stands meanwhile.
+    pub(super) inner: usize,
+    pub(super) outside: HashSet<u64>,
+    pub(super) threads: HashMap<u64, PathBuf>,
+    pub(super) on_deadlock: Option<OnDeadlock>,
+    pub(super) orders: u64,
+    pub(super) over: bool,
+}
+
+/// What is to be done once the lock is released.
+#[derive(Default)]
+pub(super) struct Then {
+    pub(super) unpark: Option<Arc<Seat>>,
+    pub(super) summon: Option<Arc<dyn Summon>>,
+    pub(super) strand: Vec<Arc<dyn Summon>>,
+    pub(super) tell: Vec<Weak<dyn Due>>,
+    pub(super) deadlock: Option<(OnDeadlock, usize)>,
+}
+
+impl State {
+    /// That of a run whose baton the thread at that seat holds.
+    pub(super) fn new(now: Instant, seat: u64, thread: PathBuf) -> Self {
+        State {
+            now,
+            holder: Holder::Seat(seat),
+            turns: 0,
+            begun: 0,
+            yields: 0,
+            ready: BTreeMap::new(),
+            sources: HashMap::new(),
+            queued: HashMap::new(),
+            stuck: HashSet::new(),
+            early: HashSet::new(),
+            retried: false,
+            stranded: Stranded::Unknown,
+            parked: HashMap::new(),
+            timers: BTreeSet::new(),
+            watches: Watches::default(),
+            guests: HashSet::new(),
+            invited: HashSet::new(),
+            inner: 0,
+            outside: HashSet::new(),
+            threads: HashMap::from([(seat, thread)]),
+            on_deadlock: None,
+            orders: 0,
+            over: false,
+        }
+    }
+
+    /// Takes the baton, or the place outside the order, from `seat`.
+    pub(super) fn let_go(&mut self, seat: u64) {
+        if matches!(self.holder, Holder::Seat(holder) | Holder::Telling(holder) if holder == seat) {
+            self.holder = Holder::Nobody;
+        }
+        self.guests.remove(&seat);
+        self.outside.remove(&seat);
+    }
+
+    /// What is known of threads that cannot be had is known no more.
+    pub(super) fn try_anew(&mut self) {
+        self.retried = false;
+        self.stranded = Stranded::Unknown;
+    }
+
+    /// Nobody moves, and the clock stands for bound closures that have not begun.
+    pub(super) fn is_held_by_invited(&self) -> bool {
+        let still = matches!(self.holder, Holder::Nobody) && self.ready.is_empty() && self.guests.is_empty();
+        still && !self.invited.is_empty()
+    }
+
+    /// Enters a queued job. What its source has queued before it goes first, also if no thread could be had for that.
+    /// Returns what is to be dropped outside the lock.
+    pub(super) fn enter(&mut self, turn: Turn, job: Arc<dyn Summon>) -> Option<Arc<dyn Summon>> {
+        self.stuck.remove(&address(&job));
+        self.put(turn, job)
+    }
+
+    pub(super) fn put(&mut self, turn: Turn, job: Arc<dyn Summon>) -> Option<Arc<dyn Summon>> {
+        let source = address(&job);
+        self.queued.insert(turn.2, (turn, source));
+        let spare = match self.sources.entry(source) {
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().turns.insert(turn);
+                Some(job)
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Source { summon: job, turns: BTreeSet::from([turn]), shown: None });
+                None
+            }
+        };
+        self.show(source);
+        spare
+    }
+
+    /// Takes a queued job out; returns its turn, and its source if that was the last of it.
+    pub(super) fn take_out(&mut self, order: u64) -> Option<(Turn, Option<Arc<dyn Summon>>)> {
+        let (turn, at) = self.queued.remove(&order)?;
+        if let Some(source) = self.sources.get_mut(&at) {
+            source.turns.remove(&turn);
+        }
+        self.show(at);
+        if self.sources.get(&at).is_some_and(|source| !source.turns.is_empty()) {
+            return Some((turn, None));
+        }
+        self.stuck.remove(&at);
+        Some((turn, self.sources.remove(&at).map(|source| source.summon)))
+    }
+
+    /// Sees to it that a source is among those who are ready by its first job, or, if it is stuck, not at all.
+    pub(super) fn show(&mut self, at: usize) {
+        let Some(source) = self.sources.get_mut(&at) else { return };
+        let first = if self.stuck.contains(&at) { None } else { source.turns.first().copied() };
+        if source.shown == first {
+            return;
+        }
+        if let Some(shown) = mem::replace(&mut source.shown, first) {
+            self.ready.remove(&shown);
+        }
+        if let Some(first) = first {
+            self.ready.insert(first, Who::Source(at));
+        }
+    }
+
+    pub(super) fn unstick(&mut self) {
+        for at in mem::take(&mut self.stuck) {
+            self.show(at);
+        }
+    }
+
+    pub(super) fn unpark(&mut self, seat: u64, since: Instant) -> bool {
+        let Some(parked) = self.parked.remove(&seat) else { return false };
+        if let Some(until) = parked.until {
+            self.timers.remove(&(until, parked.order, seat));
+        }
+        self.ready.insert((since, 0, parked.order), Who::Thread(parked.seat));
+        true
+    }
+
+    /// Gives a free baton to who is next, and moves the clock if nobody is.
+    pub(super) fn hand_on(&mut self) -> Then {
+        let mut then = Then::default();
+        if !matches!(self.holder, Holder::Nobody) {
+            return then;
+        }
+        loop {
+            if let Some((turn, who)) = self.ready.pop_first() {
+                self.turns += 1;
+                match who {
+                    Who::Thread(seat) => {
+                        self.holder = Holder::Seat(seat.id);
+                        then.unpark = Some(seat);
+                    }
+                    Who::Source(at) => {
+                        let Some(job) = self.sources.get(&at).map(|source| Arc::clone(&source.summon)) else {
+                            continue;
+                        };
+                        // Not the last of it: the holder has it.
+                        drop(self.take_out(turn.2));
+                        self.holder = Holder::Summoned(turn.2, turn, Arc::clone(&job));
+                        then.summon = Some(job);
+                    }
+                }
+                return then;
+            }
+            if !self.guests.is_empty() || !self.invited.is_empty() {
+                return then;
+            }
+            if !self.stuck.is_empty() && !self.retried {
+                self.retried = true;
+                self.unstick();
+                continue;
+            }
+            if !self.stuck.is_empty() && self.stranded == Stranded::Unknown {
+                self.stranded = Stranded::Told;
+                self.holder = Holder::Telling(here());
+                let mut stuck: Vec<_> = self.stuck.iter().filter_map(|at| self.sources.get(at)).collect();
+                stuck.sort_by_key(|source| source.turns.first().copied());
+                then.strand = stuck.into_iter().map(|source| Arc::clone(&source.summon)).collect();
+                return then;
+            }
+            let timer = self.timers.first().map(|(at, ..)| *at);
+            let next = [timer, self.watches.earliest()].into_iter().flatten().min();
+            let Some(next) = next else {
+                if self.outside.is_empty()
+                    && (self.stuck.is_empty() || self.stranded == Stranded::ForEver)
+                    && !self.parked.is_empty()
+                {
+                    let waiting = self.parked.len();
+                    if let Some(hook) = self.on_deadlock.take() {
+                        self.holder = Holder::Telling(here());
+                        then.deadlock = Some((hook, waiting));
+                    }
+                }
+                return then;
+            };
+            self.now = self.now.max(next);
+            self.try_anew();
+            while let Some((at, _, seat)) = self.timers.first().copied() {
+                if at > self.now {
+                    break;
+                }
+                self.unpark(seat, at);
+            }
+            let due = self.watches.take_due(self.now);
+            if !due.is_empty() {
+                self.holder = Holder::Telling(here());
+                then.tell = due;
+                return then;
+            }
+        }
+    }
+}
+
+/// Where the source of a job stands.
+pub(super) fn address(job: &Arc<dyn Summon>) -> usize {
+    Arc::as_ptr(job).cast::<()>().addr()
+}
+
+/// The seat of the calling thread.
+pub(super) fn here() -> u64 {
+    with_chair(|chair| chair.seat().id)
+}
