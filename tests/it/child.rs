@@ -415,17 +415,6 @@ fn with_panic_abort_the_first_panic_ends_the_process() {
 
 /// Compiles a program with `panic = "abort"` against the library that cargo built for these tests.
 fn abort_program() -> PathBuf {
-    let deps = env::current_exe().unwrap().parent().unwrap().to_owned();
-    let libraries = fs::read_dir(&deps).unwrap().flatten().filter(|file| {
-        let path = file.path();
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        stem.starts_with("libtassel-") && path.extension().is_some_and(|kind| kind == "rlib")
-    });
-    let newest = libraries.max_by_key(|file| file.metadata().and_then(|data| data.modified()).ok());
-    let library = newest.expect("cargo built the library for this test").path();
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let own = std::process::id(); // two runs of the tests at once
-    let (source, program) = (folder.join(format!("abort-{own}.rs")), folder.join(format!("abort-{own}")));
     let code = r#"
         fn main() {
             let group = tassel::scope(|s| {
@@ -437,9 +426,25 @@ fn abort_program() -> PathBuf {
             println!("after: {}", group.is_err());
         }
     "#;
+    program("abort", &["-Cpanic=abort"], code)
+}
+
+/// Compiles a program against the library that cargo built for these tests.
+pub(crate) fn program(name: &str, flags: &[&str], code: &str) -> PathBuf {
+    let deps = env::current_exe().unwrap().parent().unwrap().to_owned();
+    let libraries = fs::read_dir(&deps).unwrap().flatten().filter(|file| {
+        let path = file.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        stem.starts_with("libtassel-") && path.extension().is_some_and(|kind| kind == "rlib")
+    });
+    let newest = libraries.max_by_key(|file| file.metadata().and_then(|data| data.modified()).ok());
+    let library = newest.expect("cargo built the library for this test").path();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let own = std::process::id(); // two runs of the tests at once
+    let (source, program) = (folder.join(format!("{name}-{own}.rs")), folder.join(format!("{name}-{own}")));
     fs::write(&source, code).unwrap();
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.args(["--edition=2024", "-Cpanic=abort", "--extern"]).arg(format!("tassel={}", library.display()));
+    rustc.arg("--edition=2024").args(flags).arg("--extern").arg(format!("tassel={}", library.display()));
     rustc.arg("-L").arg(format!("dependency={}", deps.display())).arg("-o").arg(&program).arg(&source);
     let output = finish(&mut rustc);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

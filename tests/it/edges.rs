@@ -449,3 +449,471 @@ mod forked {
         });
     }
 }
+
+/// Panics in destructors: of captures, values, payloads, errors; with the handle held, dropped, leaked.
+mod drops {
+    use super::{HOUR, OnDrop};
+    use crate::{child, child_side, guarded, virtually};
+    use std::{
+        error::Error,
+        fmt,
+        mem::forget,
+        panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind},
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    };
+    use tassel::{CancelToken, ErrorGroup, JobHandle, Scope, scope, sleep};
+
+    /// Panics when it is dropped; its payload does, too, and so on, as often as it says. An error as well.
+    #[derive(Debug)]
+    struct Bomb(u32, &'static AtomicUsize);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, SeqCst);
+            match self.0 {
+                0 => {}
+                1 => panic_any("bomb"),
+                more => resume_unwind(Box::new(Bomb(more - 1, self.1))),
+            }
+        }
+    }
+
+    impl fmt::Display for Bomb {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a bomb")
+        }
+    }
+
+    impl Error for Bomb {}
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Handle {
+        Held,
+        Dropped,
+        Leaked,
+    }
+
+    impl Handle {
+        /// Gives the result back if the handle is to be held.
+        fn keep<V>(self, job: JobHandle<'_, V>) -> Option<JobHandle<'_, V>> {
+            match self {
+                Handle::Held => return Some(job),
+                Handle::Dropped => drop(job),
+                Handle::Leaked => forget(job),
+            }
+            None
+        }
+    }
+
+    /// Calls `test` for bombs that go off once, twice, and more often than anybody catches, and for every fate of a handle.
+    fn every_bomb(test: impl Fn(Bomb, Handle)) {
+        for times in [1, 2, 40] {
+            for handle in [Handle::Held, Handle::Dropped, Handle::Leaked] {
+                test(Bomb(times, Box::leak(Box::default())), handle);
+            }
+        }
+    }
+
+    /// Opens a scope with a job that sleeps for two hours, beside `code`; what it captured must come home, by whatever way.
+    fn beside<T>(
+        code: impl for<'scope> FnOnce(&'scope Scope<'scope, '_>) -> tassel::Result<T>,
+    ) -> Result<T, ErrorGroup> {
+        let home = AtomicUsize::new(0);
+        let result = scope(|s| {
+            let arrives = OnDrop(|| _ = home.fetch_add(1, SeqCst));
+            s.job("sibling").spawn(move || {
+                let _arrives = arrives;
+                Ok(sleep(2 * HOUR)?)
+            });
+            code(s)
+        });
+        assert_eq!(home.into_inner(), 1);
+        result
+    }
+
+    /// There is this one leaf, and to drop it unwinds into nobody.
+    fn one_leaf<T: fmt::Debug>(result: Result<T, ErrorGroup>, text: &str) {
+        let group = result.unwrap_err();
+        let told: Vec<_> = group.leaves().map(ToString::to_string).collect();
+        assert_eq!(told, [text], "{group:?}");
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(group))).is_ok());
+    }
+
+    // S28, S11:
+    #[test]
+    fn a_capture_that_panics_as_it_is_dropped_is_a_leaf_whatever_became_of_the_handle() {
+        virtually(|| {
+            every_bomb(|bomb, handle| {
+                let result = beside(|s| {
+                    let job = s.job("x").spawn(move || {
+                        let _bomb = &bomb;
+                        sleep(HOUR)?;
+                        Ok(())
+                    });
+                    let _kept = handle.keep(job);
+                    Ok(sleep(10 * HOUR)?)
+                });
+                one_leaf(result, "job `x` panicked");
+            });
+        });
+    }
+
+    // S28, S42:
+    #[test]
+    fn a_capture_that_panics_as_a_queued_job_is_swept_is_a_leaf_whatever_became_of_the_handle() {
+        virtually(|| {
+            every_bomb(|bomb, handle| {
+                let result = scope(|s| {
+                    let job = s.job("x").spawn(move || drop(bomb));
+                    let _kept = handle.keep(job);
+                    s.cancel();
+                    Ok(())
+                });
+                one_leaf(result, "job `x` panicked");
+            });
+        });
+    }
+
+    // S28, S11:
+    #[test]
+    fn a_value_that_panics_as_it_is_dropped_is_a_leaf_of_whoever_drops_it() {
+        virtually(|| {
+            every_bomb(|bomb, handle| {
+                let count = bomb.1;
+                let result = beside(|s| {
+                    let job = s.job("x").spawn(move || {
+                        let bomb = bomb;
+                        sleep(HOUR)?;
+                        Ok(bomb)
+                    });
+                    let kept = handle.keep(job);
+                    let slept = sleep(HOUR + HOUR / 2);
+                    drop(kept);
+                    Ok(slept?)
+                });
+                match handle {
+                    Handle::Held => one_leaf(result, "the body panicked"),
+                    Handle::Dropped => one_leaf(result, "job `x` panicked"),
+                    Handle::Leaked => assert_eq!((result.unwrap(), count.load(SeqCst)), ((), 0)),
+                }
+            });
+        });
+    }
+
+    // S28, S26:
+    #[test]
+    fn a_payload_or_an_error_that_panics_as_it_is_dropped_goes_off_in_nobody_s_hands() {
+        type End = fn(Bomb) -> tassel::Result<()>;
+        let ends: [(End, &str); 4] = [
+            (|bomb| resume_unwind(Box::new(bomb)), "job `x` panicked"),
+            (|bomb| Err(bomb.into()), "job `x` failed"),
+            (|bomb| Err(anyhow::anyhow!("inner").context(bomb)), "job `x` failed"),
+            (|bomb| Err(std::io::Error::other(bomb).into()), "job `x` failed"),
+        ];
+        virtually(|| {
+            for (end, text) in ends {
+                every_bomb(|bomb, handle| {
+                    let count = bomb.1;
+                    let code = move || {
+                        let bomb = bomb;
+                        sleep(HOUR)?;
+                        end(bomb)
+                    };
+                    let result = beside(|s| {
+                        let _kept = handle.keep(s.job("x").spawn(code));
+                        Ok(sleep(10 * HOUR)?)
+                    });
+                    assert_eq!(count.load(SeqCst), 0, "it is in the group");
+                    one_leaf(result, text);
+                    assert!(count.load(SeqCst) > 0);
+                });
+                // An isolated job's failure is in its joiner's hands, else in the group.
+                every_bomb(|bomb, handle| {
+                    let code = move || {
+                        let bomb = bomb;
+                        sleep(HOUR)?;
+                        end(bomb)
+                    };
+                    let result = beside(|s| match handle.keep(s.job("x").isolated().spawn(code)) {
+                        Some(job) => {
+                            let leaf = job.join()?.unwrap_err();
+                            assert_eq!(leaf.to_string(), text);
+                            assert!(catch_unwind(AssertUnwindSafe(|| drop(leaf))).is_ok());
+                            Ok(())
+                        }
+                        None => Ok(sleep(10 * HOUR)?),
+                    });
+                    match handle {
+                        Handle::Held => result.unwrap(),
+                        Handle::Dropped | Handle::Leaked => one_leaf(result, text),
+                    }
+                });
+            }
+        });
+    }
+
+    // S28, S35:
+    #[test]
+    fn what_is_wrapped_around_a_stop_may_panic_as_it_is_dropped() {
+        virtually(|| {
+            every_bomb(|bomb, handle| {
+                let value = beside(|s| {
+                    let job = s.job("x").spawn(move || {
+                        let bomb = bomb;
+                        let stop = sleep(10 * HOUR).unwrap_err();
+                        Err::<(), _>(anyhow::Error::new(stop).context(bomb))
+                    });
+                    let _kept = handle.keep(job);
+                    sleep(HOUR)?;
+                    s.cancel();
+                    Ok(7)
+                });
+                assert_eq!(value.unwrap(), 7);
+            });
+        });
+    }
+
+    // S28, D6:
+    #[test]
+    fn what_a_body_leaves_may_panic_as_it_is_dropped() {
+        virtually(|| {
+            every_bomb(|bomb, handle| {
+                let spare = Bomb(bomb.0, bomb.1);
+                // The value, dropped because a job failed.
+                let result = beside(|s| {
+                    let job = s.job("x").spawn(|| -> tassel::Result<()> { anyhow::bail!("broke") });
+                    let _kept = handle.keep(job);
+                    Ok(bomb)
+                });
+                one_leaf(result, "job `x` failed");
+                // A closure that a cancelled scope refuses.
+                let result = beside(|s| {
+                    s.cancel();
+                    let job = s.job("x").spawn(move || drop(spare));
+                    let _kept = handle.keep(job);
+                    Ok(())
+                });
+                one_leaf(result, "the body panicked");
+            });
+        });
+    }
+
+    // S28, S52, D15:
+    #[test]
+    fn what_a_callback_captured_may_panic_as_it_is_dropped() {
+        virtually(|| {
+            every_bomb(|bomb, _| {
+                let bombs = [0; 5].map(|_| Bomb(bomb.0, bomb.1));
+                let count = bomb.1;
+                forget(bomb);
+                let [called, at_once, unregistered, of_scope, closed] = bombs;
+                let token = CancelToken::new();
+                let registered = token.on_cancel(move || drop(called));
+                let dropped = token.on_cancel(move || drop(unregistered));
+                // That of whoever drops the registration is theirs.
+                forget(catch_unwind(AssertUnwindSafe(|| drop(dropped))).unwrap_err());
+                let told = token.child();
+                token.cancel();
+                assert!(told.is_cancelled());
+                drop(registered);
+                // Called now.
+                drop(token.on_cancel(move || drop(at_once)));
+                // A scope's callback counts like a job.
+                let result = beside(|s| {
+                    let _registered = s.on_cancel(move || drop(of_scope));
+                    s.cancel();
+                    Ok(())
+                });
+                one_leaf(result, "the body panicked");
+                // A scope that is left calls none, and drops them.
+                let mut kept = None;
+                let left = beside(|s| {
+                    kept = Some(s.token().on_cancel(move || drop(closed)));
+                    Ok(7)
+                });
+                assert_eq!(left.unwrap(), 7);
+                drop(kept);
+                assert!(count.load(SeqCst) >= 5);
+            });
+        });
+    }
+
+    // S28:
+    #[test]
+    fn a_drop_that_panics_while_its_job_unwinds_ends_the_process_as_anywhere_in_rust() {
+        guarded(|| {
+            let output = child("edges::drops::twice", &[]);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{}", output.status);
+            assert!(text.contains("first") && text.contains("panic in a destructor during cleanup"), "{text}");
+        });
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_drop_that_panics_while_its_job_unwinds_ends_the_process_as_anywhere_in_rust`"]
+    fn twice() {
+        child_side(|| {
+            let bomb = Bomb(1, Box::leak(Box::default()));
+            let _ = scope(|s| {
+                s.spawn(move || {
+                    let _bomb = &bomb;
+                    panic!("first");
+                });
+                Ok(())
+            });
+        });
+    }
+}
+
+/// The process ends while jobs run.
+mod ends {
+    use super::{HOUR, OnDrop};
+    use crate::{child, child::program, child_side, finish, guarded};
+    use std::{
+        io::{self, Write as _},
+        process::{Command, exit},
+        thread,
+    };
+    use tassel::{Scope, scope, sleep, sync::Barrier};
+
+    fn say(text: &str) {
+        let _ = writeln!(io::stdout(), "{text}");
+    }
+
+    /// Opens a scope whose jobs block in every way, and are not started, and calls `then` in its body, when all are there.
+    fn blocked(then: impl for<'scope> FnOnce(&'scope Scope<'scope, '_>)) {
+        let (never, all) = (std::sync::Barrier::new(2), Barrier::new(4));
+        let loud = |what: &'static str| OnDrop(move || say(&format!("{what} was dropped")));
+        let _ = scope(|s| {
+            let _body = loud("a local of the body");
+            for n in 0..3 {
+                let (captured, all, never) = (loud("a capture"), &all, &never);
+                s.job("blocks").own_thread().spawn(move || {
+                    let _captured = captured;
+                    all.wait()?;
+                    match n {
+                        0 => _ = never.wait(),
+                        1 => sleep(HOUR)?,
+                        _ => scope(|s| s.spawn(|| Ok(sleep(HOUR)?)).join().map_err(Into::into))?,
+                    }
+                    say("a job went on");
+                    Ok(())
+                });
+            }
+            all.wait()?;
+            for _ in 0..100 {
+                let captured = loud("a capture of a queued job");
+                s.spawn(move || {
+                    let _captured = captured;
+                    Ok(sleep(HOUR)?)
+                });
+            }
+            then(s);
+            Ok(sleep(HOUR)?)
+        });
+        say("the scope returned");
+    }
+
+    fn ends_at_once_with_code_seven(half: &str) {
+        let output = child(half, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(7), "{text}");
+        for words in ["dropped", "went on", "returned"] {
+            assert!(!text.contains(words), "{text}");
+        }
+    }
+
+    // S75:
+    #[test]
+    fn exit_in_a_body_ends_the_process_at_once_and_runs_nothing_of_the_jobs() {
+        guarded(|| ends_at_once_with_code_seven("edges::ends::in_a_body"));
+    }
+
+    #[test]
+    #[ignore = "a child process of `exit_in_a_body_ends_the_process_at_once_and_runs_nothing_of_the_jobs`"]
+    fn in_a_body() {
+        child_side(|| blocked(|_| exit(7)));
+    }
+
+    // S75:
+    #[test]
+    fn exit_in_a_job_ends_the_process_at_once_and_runs_nothing_of_the_jobs() {
+        guarded(|| ends_at_once_with_code_seven("edges::ends::in_a_job"));
+    }
+
+    #[test]
+    #[ignore = "a child process of `exit_in_a_job_ends_the_process_at_once_and_runs_nothing_of_the_jobs`"]
+    fn in_a_job() {
+        child_side(|| blocked(|s| drop(s.job("exits").own_thread().spawn(|| exit(7)))));
+    }
+
+    // S75:
+    #[test]
+    fn exit_on_another_thread_ends_the_process_at_once_and_runs_nothing_of_the_jobs() {
+        guarded(|| ends_at_once_with_code_seven("edges::ends::elsewhere"));
+    }
+
+    #[test]
+    #[ignore = "a child process of `exit_on_another_thread_ends_the_process_at_once_and_runs_nothing_of_the_jobs`"]
+    fn elsewhere() {
+        child_side(|| blocked(|_| drop(thread::spawn(|| exit(7)))));
+    }
+
+    // S75:
+    #[test]
+    fn main_returns_while_a_pool_is_busy_and_much_is_leaked() {
+        guarded(|| {
+            let code = r#"
+                use std::{mem::forget, sync::mpsc, thread, time::Duration};
+                use tassel::{CancelToken, ScopeOptions, pool::Pool, sleep};
+
+                const HOUR: Duration = Duration::from_secs(3600);
+
+                struct Loud;
+
+                impl Drop for Loud {
+                    fn drop(&mut self) {
+                        println!("dropped");
+                    }
+                }
+
+                fn main() {
+                    let pool = Pool::builder().parallelism(1).build().unwrap();
+                    let (there, all) = mpsc::channel();
+                    let (of_body, theirs) = (there.clone(), pool.clone());
+                    thread::spawn(move || {
+                        ScopeOptions::new().pool(&theirs).open(|s| {
+                            for _ in 0..2 {
+                                let (loud, there) = (Loud, there.clone());
+                                forget(s.job("own").own_thread().spawn(move || {
+                                    there.send(()).unwrap();
+                                    let slept = sleep(HOUR);
+                                    drop(loud);
+                                    Ok(slept?)
+                                }));
+                            }
+                            for _ in 0..100 {
+                                forget(s.spawn(|| Ok(Loud)));
+                            }
+                            forget(s.on_cancel(|| println!("called")));
+                            of_body.send(()).unwrap();
+                            Ok(sleep(HOUR)?)
+                        })
+                    });
+                    let token = CancelToken::new();
+                    forget(token.on_cancel(|| println!("called")));
+                    forget(token.child());
+                    forget(pool);
+                    for _ in 0..3 {
+                        all.recv().unwrap();
+                    }
+                    println!("main returns");
+                }
+            "#;
+            let output = finish(&mut Command::new(program("returns", &[], code)));
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}\n{text}", output.status);
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "main returns\n");
+        });
+    }
+}
