@@ -59,6 +59,9 @@ pub(crate) struct Queued {
     pub(crate) tied: Tied<Core, Ending>,
 }
 
+/// How many queued jobs a scope keeps room for, although fewer are queued: 32 KiB.
+const ROOM: usize = 1024;
+
 #[derive(Default)]
 pub(super) struct Jobs {
     pub(super) queue: VecDeque<Queued>,
@@ -94,6 +97,10 @@ impl Jobs {
 
     fn claim(&mut self, at: usize) -> Option<Queued> {
         let entry = self.queue.remove(at)?;
+        // A long-lived scope gives back the room of a long queue. Each halving is paid for by as many claims.
+        if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 4 {
+            self.queue.shrink_to(self.queue.capacity() / 2);
+        }
         self.claimed.insert(entry.job.number(), Arc::clone(&entry.job));
         Some(entry)
     }

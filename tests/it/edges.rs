@@ -178,7 +178,7 @@ fn a_scope_in_the_destructor_of_a_thread_local_of_a_worker_is_like_any_other() {
 }
 
 /// Runs a closure when it is dropped.
-struct OnDrop<F: FnMut()>(F);
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {

@@ -17,6 +17,7 @@ mod grace;
 mod group;
 mod join;
 mod json;
+mod many;
 mod messages;
 mod panic;
 mod sleeper;
