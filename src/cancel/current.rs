@@ -267,6 +267,20 @@ pub(crate) fn node() -> Option<Arc<Node>> {
     with(|frame| frame.map(|frame| Arc::clone(frame.node())))
 }
 
+/// Tells whether the code here is that of the job whose own node this is, inner scopes included, whichever thread runs it.
+///
+/// By the ancestors and not by the stack of frames: a job that runs inline on top of another is not part of it.
+pub(crate) fn is_in_job_of(node: &Arc<Node>) -> bool {
+    let mut strand = with(|frame| Some(Arc::clone(&frame?.strand)));
+    while let Some(here) = strand {
+        if here.label.what == "job" && here.own().is_some_and(|own| Arc::ptr_eq(own, node)) {
+            return true;
+        }
+        strand = here.parent().cloned();
+    }
+    false
+}
+
 /// Returns the clock in force here.
 pub(crate) fn clock() -> Clock {
     with(|frame| frame.map_or(Clock::Real, |frame| frame.nearest().clock().clone()))

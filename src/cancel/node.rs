@@ -74,7 +74,7 @@ pub(crate) trait Hook: Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     pub(crate) reason: Reason,
-    /// The scope's own wish: its `cancel`, or a job's handle. Everything else stops against its will.
+    /// The scope's own wish: its `cancel`, a job's handle, or the job itself. Everything else stops against its will.
     pub(crate) by_will: bool,
 }
 
@@ -270,6 +270,11 @@ impl Node {
     /// Returns how the node was cancelled by itself, if it was.
     pub(crate) fn own(&self) -> Option<Own> {
         if self.has(OWN) { self.inner.lock().own.clone() } else { None }
+    }
+
+    /// Returns how the node was cancelled by itself, if it was before anything above.
+    pub(crate) fn own_first(&self) -> Option<Own> {
+        self.own().filter(|own| self.cause.get().is_some_and(|cause| cause.is_same(&own.reason)))
     }
 
     /// Returns why code here is to stop, if it is.

@@ -115,6 +115,11 @@ impl Reason {
         self.edit(|o| o.place = Some(place))
     }
 
+    /// Tells whether both come from one cancel.
+    pub(crate) fn is_same(&self, other: &Reason) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Returns the kind of cause.
     #[must_use]
     pub fn kind(&self) -> ReasonKind {

@@ -37,7 +37,7 @@ use std::{
 /// [`cleanup`](crate::region::cleanup) only when its time is over. Dropping a token never cancels anything.
 ///
 /// A scope that a *token* stops was stopped against its will: its result is an `Err`, also if the token is a clone of
-/// its own. For the quiet stop of a scope that has what it needs there is [`Scope::cancel`](crate::Scope::cancel).
+/// its own. So it is if somebody else stops one of its jobs by the job's token. For the quiet stop of a scope that has what it needs there is [`Scope::cancel`](crate::Scope::cancel).
 ///
 /// # Examples
 ///
@@ -106,6 +106,10 @@ impl CancelToken {
     /// When it returns, everything below is marked, and every wait of the library below has been told. It runs no
     /// code of yours but callbacks of [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel
     /// changes nothing.
+    ///
+    /// A job that cancels its own token, in an inner scope or not, stops by the will of its scope: quietly, as if by
+    /// [`JobHandle::cancel`](crate::JobHandle::cancel). If anybody else does, and the job stops or never starts because of
+    /// it, the scope's result is an `Err`; its siblings go on.
     #[track_caller]
     pub fn cancel(&self) {
         self.cancel_for(ReasonKind::Explicit, None, Location::caller());
@@ -147,7 +151,7 @@ impl CancelToken {
     /// ```
     #[track_caller]
     pub fn cancel_with_grace(&self, grace: Duration) {
-        cancel_within(&self.node, grace, Location::caller(), false);
+        cancel_within(&self.node, grace, Location::caller(), self.is_of_this_job());
     }
 
     /// Cancels as [`cancel`](CancelToken::cancel) does, [`cleanup`](crate::region::cleanup) included: what is still being
@@ -156,11 +160,18 @@ impl CancelToken {
     /// For the second Ctrl-C. The reason stays that of the first cancel. Shields are not reached.
     #[track_caller]
     pub fn cancel_now(&self) {
-        cancel_within(&self.node, Duration::ZERO, Location::caller(), false);
+        cancel_within(&self.node, Duration::ZERO, Location::caller(), self.is_of_this_job());
     }
 
     fn cancel_for(&self, kind: ReasonKind, text: Option<String>, place: &'static Location<'static>) {
-        cancel(&self.node, kind, text, place, false);
+        // A signal is nobody's will here, whoever passes it on.
+        let by_will = kind == ReasonKind::Explicit && self.is_of_this_job();
+        cancel(&self.node, kind, text, place, by_will);
+    }
+
+    /// Whether a cancel by the code here is that of a job by itself: the will of its scope (D2).
+    fn is_of_this_job(&self) -> bool {
+        current::is_in_job_of(&self.node)
     }
 
     /// Tells whether this token, or anything above it, was cancelled, or its deadline has passed.

@@ -71,8 +71,10 @@ pub(super) struct Jobs {
     pub(super) joined: BTreeMap<u64, Arc<Job>>,
     pub(super) spawned: u64,
     pub(super) log: Log,
-    /// A job was stopped, or kept from starting, against the scope's will (D2).
+    /// The stop of the scope stopped a job, or kept it from starting, against the scope's will (D2).
     pub(super) cut: bool,
+    /// Likewise, but the first stop of a job alone, by its token.
+    pub(super) cut_alone: Option<Reason>,
     /// What the body, and the first stopped jobs, put around their stops.
     pub(super) body_notes: Vec<String>,
     pub(super) job_notes: Vec<String>,
@@ -329,8 +331,13 @@ impl Core {
         self.jobs.lock().log.take(id)
     }
 
-    /// A job was stopped, or kept from starting, while the scope was stopping: by its own will?
-    pub(crate) fn note_cut(&self) {
+    /// A job was stopped, or kept from starting (D2): by the stop of the scope, or for a reason of its own that is not the
+    /// scope's will.
+    pub(crate) fn note_cut(&self, alone: Option<Reason>) {
+        if let Some(alone) = alone {
+            self.jobs.lock().cut_alone.get_or_insert(alone);
+            return;
+        }
         let by_will = self.node.outside().is_none() && self.node.own().is_some_and(|own| own.by_will);
         if !by_will {
             self.jobs.lock().cut = true;

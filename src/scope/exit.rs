@@ -77,7 +77,7 @@ impl Core {
         let mut jobs = self.jobs.lock();
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
         let mut log = std::mem::take(&mut jobs.log);
-        let (cut, spawned) = (jobs.cut, jobs.spawned);
+        let (cut, cut_alone, spawned) = (jobs.cut, jobs.cut_alone.take(), jobs.spawned);
         let mut notes = std::mem::take(&mut jobs.body_notes);
         notes.append(&mut jobs.job_notes);
         drop(jobs);
@@ -95,12 +95,13 @@ impl Core {
             return Err(log.into_group(info));
         }
         let body = match body {
-            Body::Value(value) if !cut => return Ok(value),
+            Body::Value(value) if !cut && cut_alone.is_none() => return Ok(value),
             body => body,
         };
-        // Something was stopped, and nothing failed: D17's table.
-        let failure = match (outside, own) {
-            (Some(outside), _) => Failure::Stopped(Cancelled::new(outside)),
+        // Something was stopped, and nothing failed: D17's table, unless it was a job alone.
+        let alone = cut_alone.filter(|_| !cut && matches!(body, Body::Value(_)));
+        let failure = match (alone.or(outside), own) {
+            (Some(other), _) => Failure::Stopped(Cancelled::new(other)),
             (None, Some(own)) if own.reason.kind() == ReasonKind::Deadline => {
                 Failure::TimedOut(TimedOut::new(own.reason))
             }

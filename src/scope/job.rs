@@ -20,6 +20,7 @@ use crate::{
     cancel::{
         callback::Registration,
         current::Strand,
+        node::Own,
         reason::{Reason, ReasonKind},
     },
     error::{JobId, JoinError, Origin, Role, thread_name},
@@ -182,9 +183,11 @@ impl Job {
         self.deadline.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
     }
 
-    /// Whether its handle, or the job itself, asked for its stop: the scope's will (D2).
-    pub(crate) fn is_cancelled_by_handle(&self) -> bool {
-        self.strand.own().and_then(|node| node.own()).is_some_and(|own| own.by_will)
+    /// How it was cancelled alone, before its scope was: by its handle or itself, which is the scope's will, or by its
+    /// token (D2). A time of its own that is over is no cancel.
+    pub(crate) fn cancelled_alone(&self) -> Option<Own> {
+        let own = self.strand.own().and_then(|node| node.own_first());
+        own.filter(|own| own.reason.kind() != ReasonKind::Deadline)
     }
 
     fn own_deadline_passed(&self) -> bool {

@@ -65,7 +65,7 @@ pub(crate) fn watch_deadline(core: &Arc<Tally<Core>>, job: &Arc<Job>) {
 
 /// Ends a job that was not even queued: the scope is cancelled.
 pub(crate) fn refuse(core: &Core, job: &Job) {
-    core.note_cut();
+    core.note_cut(None);
     give_up(core, job);
 }
 
@@ -133,10 +133,7 @@ fn execute(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
                 fail(core, job, Failure::TimedOut(timed_out), notes);
             }
             Verdict::Stopped(stop) => {
-                if core.node.is_stopping() && !job.is_cancelled_by_handle() {
-                    core.note_stop(&job.strand.label, &error);
-                    core.note_cut();
-                }
+                cut(core, job, Some(&error));
                 drop_guarded(error);
                 finish(core, job, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
             }
@@ -162,6 +159,18 @@ fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
         Some(own) if own.reason.kind() == ReasonKind::Deadline => Verdict::TimedOut(TimedOut::new(own.reason)),
         Some(_) => Verdict::Stopped(stop),
     }
+}
+
+/// D2: takes note that the job was stopped, with that error, or kept from starting, unless its handle or itself asked for it.
+fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
+    let alone = job.cancelled_alone();
+    if alone.as_ref().is_some_and(|own| own.by_will) {
+        return;
+    }
+    if let Some(error) = error {
+        core.note_stop(&job.strand.label, error);
+    }
+    core.note_cut(alone.map(|own| own.reason));
 }
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
@@ -199,9 +208,8 @@ fn end(core: &Core, job: &Job) {
 fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
     give_up(core, job);
     // Not if its own time was over before: that is a failure, which its handle may have taken.
-    let stopped = matches!(job.outcome(), Some(Outcome::Cancelled { .. }));
-    if stopped && core.node.is_stopping() && !job.is_cancelled_by_handle() {
-        core.note_cut();
+    if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {
+        cut(core, job, None);
     }
     if let Err(payload) = tied.discard() {
         core.record(

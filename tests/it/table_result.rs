@@ -5,11 +5,20 @@
 //! The body meets the cause and then returns `Ok(7)`, an error of its own, or the stop.
 
 use crate::virtually;
+use anyhow::Context as _;
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
     time::Duration,
 };
-use tassel::{CancelToken, ErrorGroup, ReasonKind, ScopeOptions, checkpoint, region::TimedOut, sleep};
+use tassel::{
+    CancelToken, ErrorGroup, ReasonKind, ScopeOptions, checkpoint,
+    region::{self, TimedOut},
+    sleep,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -196,4 +205,93 @@ rows! {
     stopped_all_done_failure: Stopped, Done, Failure => "failures [job `f` failed: disk full]";
     stopped_cut_off_failure: Stopped, CutOff, Failure => "failures [job `f` failed: disk full]";
     stopped_never_started_failure: Stopped, NeverStarted, Failure => "failures [job `f` failed: disk full]";
+}
+
+/// A job `x` hands out its own token and is cancelled by it: by the body, a sibling, a thread of nobody's, a callback of
+/// the job's own, a job of its own inner scope, or itself.
+fn own_token(by: &str) -> String {
+    let cancel = |token: &CancelToken| token.cancel_with("enough");
+    let (give, given) = mpsc::channel::<CancelToken>();
+    let cut = AtomicBool::new(false);
+    let sibling = AtomicBool::new(false);
+    let result = ScopeOptions::new().name("s").open(|s| {
+        s.job("x").spawn(|| {
+            let token = CancelToken::current();
+            let trigger = CancelToken::new();
+            let registered = trigger.on_cancel({
+                let token = token.clone();
+                move || cancel(&token)
+            });
+            match by {
+                "itself" => cancel(&token),
+                "a region in it" => region::shield(HOUR, || {
+                    cancel(&token);
+                    Ok(())
+                })?,
+                "its inner scope" => tassel::scope(|s| {
+                    s.spawn(|| cancel(&token));
+                    Ok(())
+                })?,
+                "its callback" => trigger.cancel(),
+                _ => give.send(token.clone())?,
+            }
+            drop(registered);
+            cut.store(true, Ordering::SeqCst);
+            sleep(5 * HOUR).context("in x")
+        });
+        sleep(HOUR)?;
+        match by {
+            "the body" => cancel(&given.recv()?),
+            "the body, below the token" => {
+                let token = given.recv()?;
+                token.enter(|| cancel(&token));
+            }
+            "a sibling" => {
+                let token = given.recv()?;
+                s.spawn(move || cancel(&token));
+            }
+            "a thread" => {
+                let token = given.recv()?;
+                thread::spawn(move || cancel(&token)).join().unwrap();
+            }
+            "the body, before the scope" => {
+                cancel(&given.recv()?);
+                s.cancel();
+            }
+            "the body, after the scope" => {
+                s.cancel();
+                cancel(&given.recv()?);
+            }
+            _ => {}
+        }
+        s.spawn(|| {
+            sibling.store(true, Ordering::SeqCst);
+            Ok(())
+        });
+        Ok(7)
+    });
+    assert!(cut.into_inner(), "`x` has met its cancel");
+    assert!(sibling.into_inner() || by.ends_with("the scope"), "the siblings go on (S47)");
+    match result {
+        Ok(value) => format!("Ok({value})"),
+        Err(group) => format!("{}, notes {:?}", told(&group), group.primary().notes()),
+    }
+}
+
+// A job's token in the hands of others is not the scope's will; in its own it is.
+//
+// D2, D17, S47:
+#[test]
+fn a_job_that_others_stop_by_its_token_spoils_the_value_and_one_that_stops_itself_does_not() {
+    let own = |by| virtually(|| own_token(by));
+    let stopped = r#"Cancelled by job `x`, not stopped, notes ["job `x`: in x"]"#;
+    for by in ["the body", "the body, below the token", "a sibling", "a thread", "its callback"] {
+        assert_eq!(own(by), stopped, "{by}");
+    }
+    for by in ["itself", "a region in it", "its inner scope"] {
+        assert_eq!(own(by), "Ok(7)", "{by}");
+    }
+    // What came first counts.
+    assert_eq!(own("the body, before the scope"), stopped);
+    assert_eq!(own("the body, after the scope"), "Ok(7)");
 }
