@@ -31,7 +31,8 @@ thread_local! {
 
 /// The calling thread is a worker of `pool` from now on, or is none any more.
 pub(super) fn set_current(pool: Option<&Arc<PoolCore>>) {
-    if let Some(pool) = pool {
+    // In a model all threads share the thread-locals of one of the system's.
+    if let Some(pool) = pool.filter(|_| !cfg!(tassel_loom)) {
         WORKS_FOR.set(pool.id);
     }
     CURRENT.with(|current| *current.borrow_mut() = pool.map(Arc::downgrade));

@@ -21,7 +21,7 @@ use crate::{
     cancel::{
         current::{self, Activity, Doing},
         reason::ReasonKind,
-        token,
+        token::{self, CancelToken},
     },
     error::{JobId, JoinError, Leaf, try_drop},
     park::{
@@ -211,10 +211,39 @@ impl<V> JobHandle<'_, V> {
             return;
         }
         token::cancel(self.job.strand.node(), ReasonKind::Explicit, text, place, true);
-        if run::give_up(&self.core, &self.job) {
-            // Its captures are dropped by whoever comes for it, so let somebody come.
-            self.core.ask();
+        run::give_up_now(&self.core, &self.job);
+    }
+
+    /// Returns the job's own token, to hand to others: they may cancel the job, watch it, or move its deadline, also when
+    /// this handle is gone.
+    ///
+    /// It is the token that [`CancelToken::current`] gives in the job. Whose will a cancel is: one by this handle is the
+    /// scope's, and so is one by the job itself. One by the token from anywhere else is not: a job that ends with
+    /// [`Cancelled`](crate::Cancelled), or never starts, because of it makes the scope's result an `Err` with that reason; the
+    /// siblings go on. Once the job has ended, the token is cancelled, and a cancel by it changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use std::thread;
+    /// let group = tassel::scope(|s| {
+    ///     let token = s.job("watch").spawn(|| Ok(tassel::sleep(Duration::MAX)?)).token();
+    ///     thread::spawn(move || token.cancel_with("unplugged"));
+    ///     Ok(())
+    /// })
+    /// .unwrap_err();
+    /// assert_eq!(group.primary().stop().unwrap().reason().text(), Some("unplugged"));
+    /// ```
+    #[must_use]
+    pub fn token(&self) -> CancelToken {
+        let node = self.job.strand.node();
+        if self.job.outcome().is_some() {
+            node.close(); // whoever ended the job may have found no node
+        } else if !self.job.is_watched() && self.job.is_queued() {
+            run::watch(&self.core, &self.job);
         }
+        CancelToken::of(node)
     }
 
     /// Returns the number by which groups and snapshots name the job, unique in the process.

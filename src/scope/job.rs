@@ -63,8 +63,8 @@ pub(crate) struct Job {
     state: AtomicU8,
     started: OnceLock<Instant>,
     shared: Mutex<Shared>,
-    /// Gives it up when its time is over.
-    deadline: OnceLock<Registration>,
+    /// Gives it up when its own node stops before it starts.
+    watch: OnceLock<Registration>,
 }
 
 impl Job {
@@ -77,7 +77,7 @@ impl Job {
             state,
             started: OnceLock::new(),
             shared: Mutex::default(),
-            deadline: OnceLock::new(),
+            watch: OnceLock::new(),
         })
     }
 
@@ -172,15 +172,20 @@ impl Job {
         false
     }
 
-    /// Keeps what gives it up when its time is over.
-    pub(crate) fn keep(&self, deadline: Registration) {
-        let _ = self.deadline.set(deadline);
+    /// Keeps what gives it up when its own node stops.
+    pub(crate) fn keep(&self, watch: Registration) {
+        let _ = self.watch.set(watch);
+    }
+
+    /// Whether something is kept that gives it up.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.get().is_some()
     }
 
     /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.
     pub(crate) fn ends_by_itself(&self, now: Instant) -> bool {
         let deadline = || self.strand.own().and_then(|node| node.deadline());
-        self.deadline.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
+        self.watch.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
     }
 
     /// How it was cancelled alone, before its scope was: by its handle or itself, which is the scope's will, or by its

@@ -693,7 +693,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
             }
         });
         if has_timeout {
-            run::watch_deadline(core, &job);
+            run::watch(core, &job);
         }
         core.enqueue(Queued { job: Arc::clone(&job), tied });
         JobHandle::new(core, job, slot, from_leaf)

@@ -53,12 +53,19 @@ pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
     given_up
 }
 
-/// Has the job given up when its time is over, even if nobody comes for it before.
-pub(crate) fn watch_deadline(core: &Arc<Tally<Core>>, job: &Arc<Job>) {
+/// Gives up as [`give_up`] does, and lets somebody come to drop the captures.
+pub(crate) fn give_up_now(core: &Core, job: &Job) {
+    if give_up(core, job) {
+        core.ask();
+    }
+}
+
+/// Has the job given up when its time is over, or its token is cancelled, even if nobody comes for it before.
+pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &Arc<Job>) {
     let (weak_core, weak_job) = (Arc::downgrade(core), Arc::downgrade(job));
     job.keep(job.strand.node().on_cancel(Box::new(move || {
         if let (Some(core), Some(job)) = (weak_core.upgrade(), weak_job.upgrade()) {
-            give_up(&core, &job);
+            give_up_now(&core, &job);
         }
     })));
 }

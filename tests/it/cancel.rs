@@ -782,6 +782,64 @@ fn cancelling_a_queued_job_keeps_it_from_starting() {
     });
 }
 
+// D2, D6:
+#[test]
+fn a_queued_job_whose_token_is_cancelled_is_answered_at_once_and_against_the_scopes_will() {
+    virtually(|| {
+        let (began, ran) = (now(), AtomicBool::new(false));
+        let pool = Pool::builder().refuse_threads(|_| true).build().unwrap();
+        let group = ScopeOptions::new().pool(&pool).open(|s| {
+            let job = s.job("x").spawn(|| ran.store(true, Ordering::SeqCst));
+            let token = job.token();
+            let unplug = CancelToken::current().bind(move || {
+                sleep(HOUR).unwrap();
+                token.cancel_with("unplugged");
+            });
+            let unplug = thread::spawn(unplug);
+            match job.join_timeout(10 * HOUR).unwrap() {
+                Err(JoinError::Cancelled { started: false, reason, .. }) => {
+                    assert_eq!(reason.text(), Some("unplugged"));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(now() - began, HOUR);
+            assert!(!s.is_cancelled());
+            unplug.join().unwrap();
+            Ok(7)
+        });
+        let group = group.unwrap_err();
+        assert_eq!((group.len(), group.stopped()), (1, false));
+        assert_eq!(group.primary().stop().unwrap().reason().text(), Some("unplugged"));
+        assert!(!ran.into_inner());
+    });
+}
+
+// D25, D3:
+#[test]
+fn the_token_of_a_handle_is_that_of_the_job_and_stops_with_it() {
+    virtually(|| {
+        let value = scope(|s| {
+            let job = s.job("x").spawn(|| {
+                sleep(HOUR)?;
+                Ok(CancelToken::current().deadline().is_some())
+            });
+            let token = job.token();
+            token.set_deadline(Some(now() + 2 * HOUR));
+            let timed = job.join()?;
+            assert_eq!(reason(&token).kind(), ReasonKind::Closed);
+            let done = s.spawn(|| Ok(()));
+            while !done.is_finished() {
+                sleep(TINY)?;
+            }
+            // One that nobody asked for before.
+            assert_eq!(reason(&done.token()).kind(), ReasonKind::Closed);
+            done.token().cancel();
+            Ok(timed)
+        });
+        assert!(value.unwrap());
+    });
+}
+
 // S47, S15:
 #[test]
 fn a_job_that_cancels_itself_is_no_failure() {

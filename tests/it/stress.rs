@@ -43,7 +43,8 @@ enum Step {
     Join(u64, bool),
     JoinFor(u64, u64),
     TryJoin(u64),
-    CancelJob(u64),
+    /// By its handle, or by its token.
+    CancelJob(u64, bool),
     Forget(u64),
     CancelScope,
     /// Ends cleanup after that time; at once if it is zero.
@@ -160,7 +161,7 @@ impl Author<'_> {
             20..32 => Step::Join(pick, self.rng.chance(70)),
             32..36 => Step::JoinFor(pick, self.span()),
             36..39 => Step::TryJoin(pick),
-            39..42 => Step::CancelJob(pick),
+            39..42 => Step::CancelJob(pick, pick % 4 == 0),
             42 => Step::Forget(pick),
             44 if pick % 2 == 0 => Step::CancelScope,
             44 => Step::CancelWithin(if pick % 3 == 0 { 0 } else { self.span() }),
@@ -293,6 +294,8 @@ struct Member {
     ended: OnceLock<(Ended, bool)>,
     /// Its handle was cancelled.
     cancelled: AtomicBool,
+    /// Its token was cancelled, by others.
+    by_token: AtomicBool,
     /// A joiner was told that it never starts.
     told_unstarted: AtomicBool,
     /// A joiner was given its failure.
@@ -491,6 +494,19 @@ impl World {
         let _ = self.members[number].ended.set((ended, s.is_cancelled()));
     }
 
+    fn cancel_job(&self, me: usize, handle: &Held<'_, '_>, by_token: bool) {
+        let of = handle.number();
+        self.say(|| format!("{me} cancels {of}{}", if by_token { " by its token" } else { "" }));
+        let member = &self.members[of];
+        if by_token { &member.by_token } else { &member.cancelled }.store(true, SeqCst);
+        match handle {
+            Held::Plain(_, handle) if by_token => handle.token().cancel(),
+            Held::Isolated(_, handle) if by_token => handle.token().cancel(),
+            Held::Plain(_, handle) => handle.cancel(),
+            Held::Isolated(_, handle) => handle.cancel(),
+        }
+    }
+
     fn steps<'s, 'w: 's>(
         &'w self,
         s: &'s Scope<'s, '_>,
@@ -552,14 +568,9 @@ impl World {
                         }
                     }
                 }
-                Step::CancelJob(pick) => {
+                Step::CancelJob(pick, by_token) => {
                     if let Some(handle) = take(held, *pick) {
-                        self.say(|| format!("{me} cancels {}", handle.number()));
-                        self.members[handle.number()].cancelled.store(true, SeqCst);
-                        match &handle {
-                            Held::Plain(_, handle) => handle.cancel(),
-                            Held::Isolated(_, handle) => handle.cancel(),
-                        }
+                        self.cancel_job(me, &handle, *by_token);
                         held.push(handle);
                     }
                 }
@@ -759,7 +770,7 @@ impl World {
         }
 
         let mut failed = false;
-        let mut cut = false;
+        let (mut cut, mut cut_by_token) = (false, false);
         for n in jobs.iter().copied().chain([me]) {
             let due = self.due(me, n, stopped, &ids);
             let has = found.get(&n).filter(|_| !(n == me && own_stop));
@@ -772,6 +783,7 @@ impl World {
             let is_cut = member.ended.get().is_none_or(|(ended, _)| *ended == Ended::Stop);
             let failed = has.is_some() || member.taken.load(SeqCst);
             cut |= n != me && is_cut && !failed && !member.cancelled.load(SeqCst);
+            cut_by_token |= n != me && is_cut && !failed && member.by_token.load(SeqCst);
         }
         let body = self.members[me].ended.get().map(|(ended, _)| ended.clone());
         self.judge_cause(plan, place, kind, outside, &jobs, &fault);
@@ -796,6 +808,9 @@ impl World {
                 };
                 let anyone = body == Some(Ended::Stop)
                     || jobs.iter().any(|&n| self.members[n].ended.get().is_none_or(|(ended, _)| *ended == Ended::Stop));
+                // If it came before whatever else stopped the job.
+                let right =
+                    right || (cut_by_token && body == Some(Ended::Value) && matches!(found[&me].0[0], Key::Stop(_)));
                 if !right || !anyone {
                     fault("a stop without a cause".into());
                 }
@@ -817,7 +832,8 @@ impl World {
             if dropped != 1 || started > 1 || (started == 1) != member.ended.get().is_some() {
                 fault(format!("job {n} started {started} times, its captures were dropped {dropped} times"));
             }
-            if started == 0 && !stopped && !member.cancelled.load(SeqCst) && !self.job(n).1 {
+            let cancelled = member.cancelled.load(SeqCst) || member.by_token.load(SeqCst);
+            if started == 0 && !stopped && !cancelled && !self.job(n).1 {
                 fault(format!("job {n} never started, and nobody stopped it"));
             }
             if started == 1 && member.told_unstarted.load(SeqCst) {
@@ -870,7 +886,7 @@ impl World {
             return Due::Nothing;
         }
         debug_assert!(isolated || n == scope || !member.taken.load(SeqCst));
-        let handled = member.cancelled.load(SeqCst);
+        let handled = member.cancelled.load(SeqCst) || member.by_token.load(SeqCst);
         let timed_out = if timed { vec![Key::TimedOut(0)] } else { Vec::new() };
         match member.ended.get() {
             None if timed && !stopped && !handled => Due::OneOf(timed_out),
