@@ -135,6 +135,7 @@ impl Drop for Registration {
         if callback.is_some() {
             return;
         }
+        mutant!("unregister_does_not_wait" => return);
         let mut status = self.state.status.lock();
         loop {
             match *status {

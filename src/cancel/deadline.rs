@@ -160,6 +160,7 @@ impl Node {
             return;
         }
         inner.deadline = deadline;
+        mutant!("move_without_a_walk" => self.refresh(&mut inner); return);
         drop(inner);
         let effects = self.spread();
         drop(tree);

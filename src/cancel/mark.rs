@@ -75,6 +75,7 @@ impl Node {
         let mark = match self.sight {
             Sight::Open => STOPPING,
             Sight::End => ENDED,
+            Sight::Shielded if mutant!("shield_does_not_hold") => STOPPING,
             Sight::Shielded => BROKEN,
         };
         state & mark != 0
@@ -113,6 +114,7 @@ impl Node {
         let before = self.state.load(Ordering::Acquire);
         let begins = before & STOPPING == 0 && (inner.flags | above.marks) & STOPPING != 0;
         if begins {
+            mutant!("flag_before_cause" => self.set(STOPPING));
             // The cause goes first, so that the bits never show without one. It may be there: the node's own.
             if let Some(cause) = self.cause_above() {
                 let _ = self.cause.set(cause);
@@ -219,6 +221,7 @@ impl Node {
     ///
     /// Of a node that is cancelled already it may bring the end nearer, and does nothing else.
     pub(crate) fn cancel_within(self: &Arc<Self>, reason: &Reason, by_will: bool, grace: Option<Duration>) {
+        mutant!("second_cancel_does_not_wait" => if self.has(OWN) { return });
         let tree = tree_lock();
         let mut inner = self.inner.lock();
         if !self.mark_own(&mut inner, Own { reason: reason.clone(), by_will }) && grace.is_none() {
@@ -264,6 +267,7 @@ impl Node {
             if inner.own.is_none() {
                 self.mark_own(&mut inner, Own { reason: self.closed_reason(), by_will: true });
             }
+            mutant!("close_after_unlock" => drop(inner); return self.set(STOPPING));
             // The cause is there.
             self.set(STOPPING);
             self.set_watch(&mut inner, None);

@@ -180,6 +180,7 @@ impl Node {
         for up in [&node.up, &node.also].into_iter().flatten() {
             up.node.inner.lock().children[up.slot] = Arc::downgrade(&node);
         }
+        mutant!("late_child_unmarked" => return node);
         // After it is in the lists: see `mark.rs`.
         if deadline.is_some() || node.above() != Above::NOTHING {
             node.refresh(&mut node.inner.lock());
@@ -308,7 +309,7 @@ impl Node {
     /// Registers a seat to be poked when the node stops. `Err` if it stops already.
     pub(crate) fn add_seat(&self, seat: &Arc<Seat>) -> Result<usize, ()> {
         let mut inner = self.inner.lock();
-        if self.is_stopping() {
+        if self.is_stopping() && !mutant!("seat_without_a_look") {
             return Err(());
         }
         Ok(inner.seats.insert(Arc::clone(seat)))

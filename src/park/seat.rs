@@ -77,6 +77,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// Makes the owner look again, after everything that the caller did before.
     pub(crate) fn poke(&self) {
+        mutant!("poke_without_swap" => return self.state.store(POKED, Ordering::Release));
         // Pairs with the swaps in `Chair::park`: what the caller changed is visible to the look that follows.
         match self.state.swap(POKED, Ordering::AcqRel) {
             PARKED => self.unparker.unpark(),
@@ -172,6 +173,7 @@ impl Chair {
         let seat = &self.seat;
         let unserved = alarm::unserved();
         seat.parks.fetch_add(1, Ordering::SeqCst);
+        mutant!("park_forgets_a_poke" => seat.state.store(RUNNING, Ordering::Release));
         // Pairs with the swap in `poke`: after it, the caller sees the change.
         if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
             match [until, unserved].into_iter().flatten().min() {

@@ -56,6 +56,7 @@ impl Roster {
 
     /// Takes the worker that lay down last; the caller wakes it after unlocking.
     pub(crate) fn take(&mut self) -> Option<Unparker> {
+        mutant!("taken_worker_stays_idle" => return self.idle.last().map(|(_, unparker)| unparker.clone()));
         self.idle.pop().map(|(_, unparker)| unparker)
     }
 

@@ -109,6 +109,7 @@ impl PoolCore {
                 state.refusal = Some(error.to_string());
                 // A worker may have gone idle because this place was reserved.
                 let free = state.needs_worker() && state.active < state.places(&self.config);
+                let free = free && !mutant!("refusal_only_undone");
                 let idle = if free { state.roster.take() } else { None };
                 state.active += usize::from(idle.is_some());
                 state.coming += usize::from(idle.is_some());

@@ -51,6 +51,7 @@ impl<H: Home> Tally<H> {
 
     /// Tells how many tied closures are not gone yet.
     pub(crate) fn live(&self) -> usize {
+        mutant!("count_read_relaxed" => return self.live.load(Ordering::Relaxed));
         // Pairs with the release in `Tied::drop`: what a closure wrote is visible to who sees it gone.
         self.live.load(Ordering::Acquire)
     }
@@ -132,6 +133,7 @@ struct Count<H: Home>(Arc<Tally<H>>);
 
 impl<H: Home> Drop for Count<H> {
     fn drop(&mut self) {
+        mutant!("poke_before_count" => self.0.home.all_home(); self.0.live.fetch_sub(1, Ordering::Release); return);
         // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
         if self.0.live.fetch_sub(1, Ordering::Release) == 1 {
             // Promise 4: from here on, only the `Arc` that this count owns.
@@ -162,6 +164,7 @@ impl<H: Home, R> Tied<H, R> {
     /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
     /// dropped.
     pub(crate) fn discard(&mut self) -> Result<(), Box<dyn Any + Send>> {
+        mutant!("count_before_captures" => drop(Count(Arc::clone(self.tally()))));
         let closure = self.closure.take();
         catch_unwind(AssertUnwindSafe(|| drop(closure)))
     }

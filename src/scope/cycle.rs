@@ -77,6 +77,7 @@ pub(crate) fn enter(chain: Vec<Arc<Strand>>, target: &Arc<Strand>) -> Result<Joi
         ring.extend(way.iter().filter(same).map(name));
         return Err(ring);
     }
+    mutant!("ring_entered_after_unlock" => drop(graph); graph = GRAPH.lock());
     graph.joins += 1;
     let join = graph.joins;
     for strand in &chain {

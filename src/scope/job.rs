@@ -157,6 +157,7 @@ impl Job {
         if self.state.compare_exchange(QUEUED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
+        mutant!("record_after_unlock" => drop(shared); shared = self.shared.lock());
         shared.outcome = Some(outcome(timed_out));
         let joiners = std::mem::take(&mut shared.joiners);
         drop(shared);

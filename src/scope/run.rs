@@ -100,7 +100,8 @@ impl Queued {
         let pool = UsePool::new(&core.pool);
         // The look after the claim (D6): a cancel from here on finds a started job.
         // Both nodes: a cancel marks the scope's before a job's own.
-        if !core.node.is_stopping() && !job.strand.nearest().is_stopping() && job.start(|| core.node.clock().now()) {
+        let stopping = core.node.is_stopping() || job.strand.nearest().is_stopping();
+        if (!stopping || mutant!("start_without_a_look")) && job.start(|| core.node.clock().now()) {
             execute(core, &job, &mut tied);
         } else {
             sweep(core, &job, &mut tied);
@@ -184,6 +185,7 @@ fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
 fn fail(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) {
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
+    mutant!("cancel_before_record" => core.fail_siblings(&job.strand.label, String::new()));
     let tells = record(core, job, failure, notes);
     finish(core, job, outcome, tells);
 }
@@ -198,6 +200,7 @@ fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Optio
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
+    mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.strand.label, String::new()) });
     end(core, job);
     job.end(outcome);
     if let Some(tells) = tells {

@@ -90,6 +90,7 @@ impl Tally<Core> {
                 };
                 if let Some(entry) = entry {
                     entry.run(true);
+                    mutant!("park_after_helping" => wait::park(chair, &wait, self.node.next_due()));
                 } else {
                     let until = if stopping { None } else { self.node.next_due() };
                     wait::park(chair, &wait, until);
@@ -127,6 +128,7 @@ impl Source for Tally<Core> {
         self.refused.store(false, Ordering::Release);
         let entry = match self.node.clock().run() {
             None => self.claim(false),
+            Some(_) if mutant!("virtual_worker_takes_any") => self.claim_at(|jobs| jobs.queue.len().checked_sub(1)),
             Some(run) => run.turn_of(self.address()).and_then(|order| {
                 self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.job.strand.order == order))
             }),

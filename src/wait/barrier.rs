@@ -108,7 +108,7 @@ impl Barrier {
         };
         if let Some((generation, key)) = arrival {
             let mut state = self.state.lock();
-            if state.generation != generation {
+            if state.generation != generation && !mutant!("opening_lost_to_a_stop") {
                 return Ok(false); // it has opened meanwhile, and counted us
             }
             let seat = state.waiting.try_remove(key);
@@ -129,7 +129,7 @@ impl fmt::Debug for Barrier {
 #[cfg(all(test, not(tassel_loom)))]
 mod tests {
     use super::*;
-    use crate::wait::given::{cancel, node, soon, stand, until};
+    use crate::wait::given::{cancel, node, soon, stand, stopped_after, until};
     use std::thread;
 
     #[test]
@@ -185,6 +185,17 @@ mod tests {
         cancel(&node);
         let _frame = stand(&node);
         assert!(Barrier::new(1).wait().is_err());
+    }
+
+    #[test]
+    fn an_opening_between_the_last_look_and_the_stop_lets_the_waiter_pass() {
+        soon(|| {
+            let barrier = Arc::new(Barrier::new(2));
+            let other = Arc::clone(&barrier);
+            let arrive = move || assert!(matches!(other.wait(), Ok(true)));
+            assert!(matches!(stopped_after(arrive, || barrier.wait()), Ok(false)));
+            assert!(barrier.state.lock().waiting.is_empty());
+        });
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Event {
         let Err(end) = waited else { return Ok(true) };
         if let Some((sets, key)) = arrival {
             let mut state = self.state.lock();
-            if state.sets != sets {
+            if state.sets != sets && !mutant!("set_lost_to_a_stop") {
                 return Ok(true); // set meanwhile: the entries are gone, and another may have our key
             }
             let seat = state.waiting.try_remove(key);
@@ -172,7 +172,7 @@ impl fmt::Debug for Event {
 #[cfg(all(test, not(tassel_loom)))]
 mod tests {
     use super::*;
-    use crate::wait::given::{LONG, SHORT, cancel, node, soon, stand, until};
+    use crate::wait::given::{LONG, SHORT, cancel, node, soon, stand, stopped_after, until};
     use std::thread;
 
     #[test]
@@ -226,6 +226,16 @@ mod tests {
                 assert!(matches!(waiter.join(), Ok(Err(_))));
                 assert!(event.state.lock().waiting.is_empty());
             }
+        });
+    }
+
+    #[test]
+    fn a_set_between_the_last_look_and_the_stop_lets_the_waiter_pass() {
+        soon(|| {
+            let event = Arc::new(Event::new());
+            let set = Arc::clone(&event);
+            assert!(stopped_after(move || set.set(), || event.wait()).is_ok());
+            assert!(event.state.lock().waiting.is_empty());
         });
     }
 

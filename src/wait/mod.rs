@@ -165,7 +165,7 @@ pub(crate) mod given {
             node::{Node, Parents},
             reason::{Label, Reason, ReasonKind},
         },
-        park::clock::Clock,
+        park::{clock::Clock, seat::with_chair, virtual_run::Run},
     };
     use std::{
         panic::{Location, resume_unwind},
@@ -210,6 +210,23 @@ pub(crate) mod given {
 
     pub(crate) fn cancel(node: &Arc<Node>) {
         node.cancel(&Reason::new(ReasonKind::Explicit, node.label().clone(), Instant::now()), false);
+    }
+
+    /// Waits at a place whose limit passes meanwhile, and has `change` made between the last look and the stop: by the
+    /// waiter itself, as it marks what has passed.
+    pub(crate) fn stopped_after<R>(change: impl FnOnce() + Send + 'static, wait: impl FnOnce() -> R) -> R {
+        let (run, place) = (with_chair(|chair| Run::start(chair.seat())), Location::caller());
+        let (clock, label) = (Clock::Virtual(Arc::clone(&run)), Label::new("region", None, place));
+        let deadline = Deadline::after(&clock, LONG, place);
+        let node = Node::new(&Parents::default(), label.clone(), clock, deadline);
+        // Of another clock, so that nobody watches the limit for it, and marks it before.
+        let below = Node::new(&Parents { parent: Some(&node), also: None }, label, Clock::Real, None);
+        let _registration = below.on_cancel(Box::new(change));
+        let _frame = stand(&node);
+        let result = wait();
+        assert!(node.is_stopping());
+        run.finish();
+        result
     }
 }
 

@@ -364,6 +364,21 @@ fn a_job_not_started_when_the_scope_is_cancelled_never_runs() {
     });
 }
 
+// S42, D6:
+#[test]
+fn a_job_that_is_claimed_after_the_cancel_never_starts() {
+    virtually(|| {
+        let ran = AtomicBool::new(false);
+        scope(|s| {
+            // Nobody asks its handle, which would decide it before the claim.
+            s.spawn(|| ran.store(true, Ordering::SeqCst));
+            s.cancel();
+        })
+        .unwrap();
+        assert!(!ran.into_inner());
+    });
+}
+
 // D11:
 #[test]
 fn jobs_start_in_the_order_of_their_spawning() {

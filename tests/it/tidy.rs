@@ -11,7 +11,8 @@ use std::{
 };
 
 /// Which floor each module of the library stands on. A file imports from floors below its own, and from its own module.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
+    ("mutant", 0),
     ("prim", 0),
     ("raw", 0),
     ("park", 1),
@@ -32,6 +33,9 @@ const SAME_FLOOR: [(&str, &str); 1] = [("raw", "prim")];
 
 /// The loom models: a test of everything, on no floor.
 const MODELS: &str = "src/model.rs";
+
+/// Where mistakes that can be built in are explained; `.ci/mutants` lists them.
+const MUTANTS: &str = "src/mutant.rs";
 
 /// Rules of the contract: `S1` to `S75` and `D1` to `D26`. So far, tests are due for [`DUE`] of the former.
 const RULES: [(char, u32); 2] = [('S', 75), ('D', 26)];
@@ -129,6 +133,44 @@ fn every_integration_test_file_is_in_the_binary() {
     let files = sources("tests/it");
     let missing = files.iter().filter(|file| file.stem() != "main" && !listed(file));
     none(&missing.map(|file| format!("{}: no `mod` in main.rs", file.path)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_mutant_stands_where_its_line_says_and_has_a_witness() {
+    let mut problems = Vec::new();
+    let mut files = sources("src");
+    files.extend(sources("tests"));
+    let mut mutants = BTreeMap::new();
+    for file in files.iter().filter(|file| file.path != MUTANTS && file.path.starts_with("src/")) {
+        for (at, _) in file.text.match_indices("mutant!(\"") {
+            let name = file.text[at..].split('"').nth(1).unwrap_or_default();
+            if mutants.insert(name, file.path.as_str()).is_some() {
+                problems.push(format!("{}: `{name}` is there twice", file.place(at)));
+            }
+        }
+        let by_hand = words(&file.text, "tassel_mutant").map(|at| format!("{}: use `mutant!`", file.place(at)));
+        problems.extend(by_hand);
+    }
+    let script = read(".ci/mutants");
+    let table = script.lines().skip_while(|line| !line.ends_with("<<'TABLE'")).skip(1);
+    for line in table.take_while(|line| *line != "TABLE") {
+        let [name, path, _, witness, place] = line.split(" | ").collect::<Vec<_>>()[..] else {
+            problems.push(format!(".ci/mutants: not five columns: {line}"));
+            continue;
+        };
+        if mutants.remove(name) != Some(path) {
+            problems.push(format!(".ci/mutants: `{name}` is not in {path}, or has two lines"));
+        }
+        let (path, test) = witness.rsplit_once("::").unwrap_or_default();
+        let path = path.trim_end_matches("::tests").replace("::", "/");
+        let path = if place == "it" { format!("tests/it/{path}.rs") } else { format!("src/{path}.rs") };
+        let is_there = |file: &Source| file.path == path && file.text.contains(&format!("fn {test}() {{"));
+        if !files.iter().any(is_there) {
+            problems.push(format!(".ci/mutants: `{name}` has a witness that is not in {path}: {test}"));
+        }
+    }
+    problems.extend(mutants.iter().map(|(name, path)| format!("{path}: `{name}` has no line in .ci/mutants")));
+    none(&problems);
 }
 
 #[test]
