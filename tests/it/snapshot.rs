@@ -209,7 +209,9 @@ fn a_job_runs_on_a_thread_with_a_name() {
                 Ok(picture)
             })
             .unwrap();
-        assert_eq!(picture.jobs().next().unwrap().thread.as_deref(), Some("seen-1"));
+        // On a busy machine perhaps not the first: a second one is started if that takes long.
+        let thread = picture.jobs().next().unwrap().thread.as_deref();
+        assert!(thread.is_some_and(|name| name.starts_with("seen-")), "{thread:?}");
         assert!(picture.taken <= now());
     });
 }
