@@ -30,6 +30,7 @@
 //! | `a_callback_kept_registered_runs_once` | no cancel misses it, none runs it twice | a registration that does not look |
 //! | `a_callback_of_a_closed_node_never_runs` | a close is not a cancel | effects that call for *closed* |
 //! | `the_owner_sees_everything_when_the_count_is_zero` | effects and captures are gone before the count is lowered, and the last lowering wakes | a count lowered before the closure is dropped, a relaxed count, a poke before the count |
+//! | `the_owner_sees_everything_of_what_was_swept` | the same for a closure that is discarded | a count lowered before the captures are dropped |
 //! | `a_frame_stays_open_for_what_its_closures_tie` | a late spawn goes up before its spawner comes down | a count raised by whoever runs the closure |
 //! | `a_claimed_job_starts_or_is_dropped` | exactly one outcome, of runner, cancel and joiner | a drop that stores where it should exchange |
 //! | `a_job_cancelled_by_its_handle_starts_or_is_dropped` | the same for a cancel of the job's own node | as above |
@@ -257,18 +258,21 @@ fn a_mark_never_shows_without_a_cause() {
     check(|| {
         let root = node(None, None);
         let child = node(Some(&root), None);
-        let seen = Arc::clone(&child);
         let canceller = thread::spawn(move || cancel(&root));
-        if seen.is_stopping() {
-            assert!(seen.reason().is_some());
-        }
-        let late = node(Some(&child), None);
-        if late.is_stopping() {
-            assert!(late.reason().is_some());
-            assert!(late.outside().is_some());
-        }
+        // On a thread of its own: loom tries no order in which the first look of the main one comes late.
+        let looker = thread::spawn(move || {
+            if child.is_stopping() {
+                assert!(child.reason().is_some());
+            }
+            let late = node(Some(&child), None);
+            if late.is_stopping() {
+                assert!(late.reason().is_some());
+                assert!(late.outside().is_some());
+            }
+            late
+        });
         canceller.join().unwrap();
-        assert!(late.is_stopping());
+        assert!(looker.join().unwrap().is_stopping());
     });
 }
 
@@ -447,8 +451,6 @@ fn a_hook_set_during_a_cancel_is_told() {
         let theirs = Arc::clone(&node);
         let canceller = thread::spawn(move || cancel(&theirs));
         let hook: Weak<Told> = Arc::downgrade(&told);
-        // A std cell holds the hook, which loom does not see: only here can it let the other thread go first.
-        node.is_stopping();
         node.set_hook(hook);
         canceller.join().unwrap();
         assert!(told.0.seen() > 0);
@@ -616,37 +618,44 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
 
 #[test]
 fn the_owner_sees_everything_when_the_count_is_zero() {
-    check(|| {
-        let chair = Chair::new();
-        let tally = Tally::new(Owner(Arc::clone(chair.seat())));
-        let cells = [Plain::default(), Plain::default()];
-        let mut threads = Vec::new();
-        let result = tether::<Bare<Owner>, _>(
-            &tally,
-            |frame| {
-                let tether = frame.0;
-                let run = Touches(&cells[0]);
-                let mut tied = tether.tie(move || run.touch());
-                threads.push(thread::spawn(move || {
-                    tied.run();
-                }));
-                let dropped = Touches(&cells[1]);
-                let tied: Tied<Owner, ()> = tether.tie(move || dropped.touch());
-                threads.push(thread::spawn(move || drop(tied)));
-            },
-            |_| {
-                while tally.live() > 0 {
-                    chair.park(None);
-                }
-            },
-        );
-        assert!(result.is_ok());
-        // One was run and dropped, the other only dropped.
-        assert_eq!(cells.each_ref().map(Plain::seen), [2, 1]);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    });
+    check(|| counted_out(drop));
+}
+
+#[test]
+fn the_owner_sees_everything_of_what_was_swept() {
+    check(|| counted_out(|mut tied| tied.discard().unwrap()));
+}
+
+/// One closure is run and dropped, the other only dropped, in that way.
+fn counted_out(unrun: fn(Tied<Owner, ()>)) {
+    let chair = Chair::new();
+    let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+    let cells = [Plain::default(), Plain::default()];
+    let mut threads = Vec::new();
+    let result = tether::<Bare<Owner>, _>(
+        &tally,
+        |frame| {
+            let tether = frame.0;
+            let run = Touches(&cells[0]);
+            let mut tied = tether.tie(move || run.touch());
+            threads.push(thread::spawn(move || {
+                tied.run();
+            }));
+            let dropped = Touches(&cells[1]);
+            let tied: Tied<Owner, ()> = tether.tie(move || dropped.touch());
+            threads.push(thread::spawn(move || unrun(tied)));
+        },
+        |_| {
+            while tally.live() > 0 {
+                chair.park(None);
+            }
+        },
+    );
+    assert!(result.is_ok());
+    assert_eq!(cells.each_ref().map(Plain::seen), [2, 1]);
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 // Jobs.

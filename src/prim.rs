@@ -1,4 +1,4 @@
-//! The only door to locks, atomics, parkers and thread start.
+//! The only door to locks, atomics, cells that are set once, parkers and thread start.
 //!
 //! Everything above takes these from here, so that `--cfg tassel_loom` swaps them for loom's and the models in
 //! `model.rs` run the very code that ships.
@@ -11,7 +11,10 @@
 mod real {
     pub(crate) use crossbeam::sync::{Parker, Unparker};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-    pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::{
+        OnceLock,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    };
 
     pub(crate) use std::thread::{ThreadId, current as current_thread};
 
@@ -72,6 +75,30 @@ mod real {
     impl<T: Default> Default for Mutex<T> {
         fn default() -> Self {
             Mutex::new(T::default())
+        }
+    }
+
+    /// std's cell, but loom sees it: others may come before each look and each set, and a look may miss a set that nothing
+    /// orders before it.
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        cell: std::sync::OnceLock<T>,
+        is_set: loom::sync::atomic::AtomicBool,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            OnceLock { cell: std::sync::OnceLock::new(), is_set: loom::sync::atomic::AtomicBool::new(false) }
+        }
+
+        /// loom lets nobody come between the two.
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.is_set.swap(true, Ordering::AcqRel);
+            self.cell.set(value)
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(Ordering::Acquire) { self.cell.get() } else { None }
         }
     }
 

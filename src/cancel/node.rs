@@ -39,7 +39,7 @@ use crate::{
         reason::{Label, Reason, ReasonKind},
     },
     park::{alarm::Watch, clock::Clock, seat::Seat},
-    prim::{AtomicU32, Mutex, Ordering},
+    prim::{AtomicU32, Mutex, OnceLock, Ordering},
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 use slab::Slab;
@@ -47,7 +47,7 @@ use std::{
     any::Any,
     convert::Infallible,
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -211,6 +211,7 @@ impl Node {
         if self.hook.set(hook).is_err() {
             return;
         }
+        mutant!("hook_without_the_lock" => return if self.is_stopping() { self.call_hook() });
         // The walk sets the flag under this lock, and calls the hook after it: either it finds the hook, or we the flag.
         let inner = self.inner.lock();
         let stopping = self.is_stopping();

@@ -77,6 +77,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// Makes the owner look again, after everything that the caller did before.
     pub(crate) fn poke(&self) {
+        mutant!("poke_after_a_poke" => if self.is_poked() { return });
         mutant!("poke_without_swap" => return self.state.store(POKED, Ordering::Release));
         // Pairs with the swaps in `Chair::park`: what the caller changed is visible to the look that follows.
         match self.state.swap(POKED, Ordering::AcqRel) {

@@ -190,6 +190,7 @@ impl PoolCore {
             }
             state.active -= 1;
             state.arrive();
+            mutant!("lie_down_after_unlock" => drop(state); state = self.state.lock());
             state.roster.lie_down(worker, bed);
             let until = Instant::now().checked_add(self.config.keep_alive);
             loop {

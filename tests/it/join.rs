@@ -354,6 +354,26 @@ fn an_outcome_is_visible_to_its_joiners_before_the_siblings_are_cancelled() {
     });
 }
 
+// D21, S11:
+#[test]
+fn a_cancel_that_a_failure_causes_finds_its_outcome_there() {
+    virtually(|| {
+        let seen = AtomicBool::new(false);
+        let group = scope(|s| {
+            let a = s.job("a").spawn(|| {
+                sleep(HOUR)?;
+                fails()
+            });
+            // Called by the very thread that cancels, in the middle of it.
+            let look = || seen.store(matches!(a.try_join(), Ok(Err(JoinError::Failed { .. }))), Ordering::SeqCst);
+            let _registered = s.on_cancel(look);
+            Ok(sleep(10 * HOUR)?)
+        })
+        .unwrap_err();
+        assert_eq!((group.len(), seen.into_inner()), (1, true), "{group:?}");
+    });
+}
+
 // D14, D11:
 #[test]
 fn a_lock_held_around_a_join_is_safe() {
