@@ -68,20 +68,20 @@ pub(crate) struct Joining {
 /// closes a ring: the names of those in it, each of whom waits for the next.
 pub(crate) fn enter(chain: Vec<Arc<Strand>>, target: &Arc<Strand>) -> Result<Joining, Vec<String>> {
     let waiting: BTreeSet<u64> = chain.iter().map(|strand| strand.id).collect();
-    let mut graph = graph();
-    if let Some(way) = graph.way(target, &waiting) {
-        drop(graph);
+    let mut entered = graph();
+    if let Some(way) = entered.way(target, &waiting) {
+        drop(entered);
         let mut ring: Vec<String> = chain.first().map(name).into_iter().collect();
         // Its last is the joiner itself, or somebody who waits for it.
         let same = |strand: &&Arc<Strand>| chain.first().is_none_or(|joiner| joiner.id != strand.id);
         ring.extend(way.iter().filter(same).map(name));
         return Err(ring);
     }
-    mutant!("ring_entered_after_unlock" => drop(graph); graph = GRAPH.lock());
-    graph.joins += 1;
-    let join = graph.joins;
+    mutant!("ring_entered_after_unlock" => drop(entered); entered = graph());
+    entered.joins += 1;
+    let join = entered.joins;
     for strand in &chain {
-        graph.edges.entry(strand.id).or_default().push(Edge { join, to: Arc::clone(target) });
+        entered.edges.entry(strand.id).or_default().push(Edge { join, to: Arc::clone(target) });
     }
     Ok(Joining { join, chain })
 }
