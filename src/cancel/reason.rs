@@ -132,6 +132,15 @@ impl Reason {
         self.0.text.as_deref()
     }
 
+    /// What stands behind *was cancelled*: the reason, but without that word of its own.
+    pub(crate) fn behind_cancelled(&self) -> String {
+        let text = self.to_string();
+        match text.strip_prefix("cancelled").filter(|_| self.kind() == ReasonKind::Explicit) {
+            Some(rest) => rest.to_owned(),
+            None => format!(": {text}"),
+        }
+    }
+
     /// Returns what was stopped first, such as ``scope `crawl` ``: the origin, from which it spread downwards.
     #[must_use]
     pub fn who(&self) -> String {
@@ -296,23 +305,35 @@ impl TryFrom<io::Error> for Cancelled {
 ///
 /// An ordinary failure, never mistaken for a [`Cancelled`].
 #[derive(Clone)]
-pub struct TimedOut(Reason);
+pub struct TimedOut {
+    reason: Reason,
+    /// Who timed out has been said.
+    who_is_told: bool,
+}
 
 impl TimedOut {
     pub(crate) fn new(reason: Reason) -> Self {
-        TimedOut(reason)
+        TimedOut { reason, who_is_told: false }
+    }
+
+    /// The same, as it stands behind the text of its leaf: only the deadline is new there.
+    pub(crate) fn behind_leaf(&self) -> Self {
+        TimedOut { who_is_told: true, ..self.clone() }
     }
 
     /// Returns the deadline that passed, as a reason.
     #[must_use]
     pub fn reason(&self) -> &Reason {
-        &self.0
+        &self.reason
     }
 }
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} timed out: {}", self.0.0.who, self.0)
+        if !self.who_is_told {
+            write!(f, "{} timed out: ", self.reason.0.who)?;
+        }
+        write!(f, "{}", self.reason)
     }
 }
 

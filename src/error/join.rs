@@ -99,7 +99,7 @@ impl fmt::Display for JoinError {
             JoinError::Panicked { name, text, .. } => write!(f, "job `{name}` panicked: {text}"),
             JoinError::Cancelled { name, reason, started, .. } => {
                 let before = if *started { "" } else { " before it started" };
-                write!(f, "job `{name}` was cancelled{before}: {reason}")
+                write!(f, "job `{name}` was cancelled{before}{}", reason.behind_cancelled())
             }
             JoinError::You(_) => f.write_str("the joiner was stopped"),
             JoinError::WouldDeadlock { cycle } => {

@@ -107,7 +107,7 @@ fn leaf_fields<S: SerializeStruct>(form: &mut S, leaf: &Leaf) -> Result<(), S::E
         Cause::Error(_) | Cause::Gone => "error",
         Cause::Panic(_) => "panic",
         Cause::Stopped(_) => "stop",
-        Cause::TimedOut(_) => "timeout",
+        Cause::TimedOut { .. } => "timeout",
     };
     form.serialize_field("kind", kind)?;
     form.serialize_field("text", &leaf.to_string())?;

@@ -111,7 +111,11 @@ pub(super) enum Cause {
     Error(anyhow::Error),
     Panic(Payload),
     Stopped(Cancelled),
-    TimedOut(TimedOut),
+    TimedOut {
+        error: TimedOut,
+        /// The same, as the source of the leaf.
+        source: TimedOut,
+    },
     /// Taken out of a leaf that is about to go.
     Gone,
 }
@@ -155,7 +159,7 @@ impl Leaf {
             Failure::Error(error) => Cause::Error(error),
             Failure::Panic(payload) => Cause::Panic(Payload::new(payload)),
             Failure::Stopped(stop) => Cause::Stopped(stop),
-            Failure::TimedOut(error) => Cause::TimedOut(error),
+            Failure::TimedOut(error) => Cause::TimedOut { source: error.behind_leaf(), error },
         };
         Leaf(Box::new(Facts {
             origin,
@@ -312,7 +316,7 @@ impl Leaf {
         match &self.0.cause {
             Cause::Error(error) => error.downcast_ref::<E>(),
             Cause::Stopped(stop) => (stop as &dyn Any).downcast_ref::<E>(),
-            Cause::TimedOut(error) => (error as &dyn Any).downcast_ref::<E>(),
+            Cause::TimedOut { error, .. } => (error as &dyn Any).downcast_ref::<E>(),
             Cause::Panic(_) | Cause::Gone => None,
         }
     }
@@ -326,7 +330,7 @@ impl Leaf {
         let error = match mem::replace(&mut self.0.cause, Cause::Gone) {
             Cause::Error(error) => error,
             Cause::Stopped(stop) => stop.into(),
-            Cause::TimedOut(error) => error.into(),
+            Cause::TimedOut { error, .. } => error.into(),
             cause @ (Cause::Panic(_) | Cause::Gone) => {
                 self.0.cause = cause;
                 return self.into();
@@ -405,7 +409,7 @@ impl Error for Leaf {
             Cause::Error(error) => Some(&**error),
             Cause::Panic(payload) => Some(payload.text()),
             Cause::Stopped(stop) => Some(stop),
-            Cause::TimedOut(error) => Some(error),
+            Cause::TimedOut { source, .. } => Some(source),
             Cause::Gone => None,
         }
     }

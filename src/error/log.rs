@@ -116,7 +116,7 @@ impl Node {
                 panicked = true;
                 payload.get_mut().and_then(|any| any.downcast_mut::<ErrorGroup>()).map(ErrorGroup::hollow_out)
             }
-            Cause::Stopped(_) | Cause::TimedOut(_) | Cause::Gone => None,
+            Cause::Stopped(_) | Cause::TimedOut { .. } | Cause::Gone => None,
         };
         match group {
             None => Node::Leaf(leaf),

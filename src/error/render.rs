@@ -159,17 +159,13 @@ impl Leaf {
             Cause::Error(_) | Cause::Gone => "failed",
             Cause::Panic(_) => "panicked",
             Cause::Stopped(_) => "was stopped",
-            Cause::TimedOut(_) => "timed out",
+            Cause::TimedOut { .. } => "timed out",
         }
     }
 
     /// Its error with all causes, as it stands behind who failed and how.
     pub(super) fn causes<'e>(&'e self, instead: &dyn Fn(&'e JoinError) -> Option<String>) -> String {
-        match self.cause() {
-            // Its text would say once more who timed out.
-            Cause::TimedOut(error) => error.reason().to_string(),
-            _ => chain(self.source(), instead),
-        }
+        chain(self.source(), instead)
     }
 
     /// Its line of a tree.
@@ -235,7 +231,7 @@ impl ErrorGroup {
     fn own_timeout(&self) -> Option<&TimedOut> {
         match (self.iter().len(), self.iter().next()?) {
             (1, Child::Leaf(leaf)) if leaf.origin().role == Role::Body => match leaf.cause() {
-                Cause::TimedOut(error) => Some(error),
+                Cause::TimedOut { error, .. } => Some(error),
                 _ => None,
             },
             _ => None,

@@ -4,8 +4,10 @@ use crate::virtually;
 use anyhow::{Context, bail};
 use std::time::Duration;
 use tassel::{
-    CancelToken, ErrorGroup, JoinError, OnFailure, ScopeOptions, checkpoint, pool::Pool, region::fail_after, scope,
-    sleep,
+    CancelToken, ErrorGroup, JobHandle, JoinError, OnFailure, ScopeOptions, checkpoint,
+    pool::Pool,
+    region::{TimedOut, fail_after},
+    scope, sleep,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -115,6 +117,52 @@ fn a_job_that_timed_out_is_named_once_in_each_text() {
              └─ job `slow` (FILE) timed out after 3600s: deadline of 3600s (FILE)"
         );
         assert_eq!(plain(&format!("{:#}", group.primary())), "job `slow` timed out: deadline of 3600s (FILE)");
+        let alone = group.find::<TimedOut>().unwrap();
+        assert_eq!(plain(&alone.to_string()), "job `slow` timed out: deadline of 3600s (FILE)");
+        let error = anyhow::Error::from(group);
+        assert_eq!(
+            plain(&format!("{error:#}")),
+            "scope `s`: 1 of 1 job failed; first: job `slow` timed out: job `slow` timed out: deadline of 3600s (FILE)"
+        );
+        assert!(error.chain().any(<dyn std::error::Error>::is::<TimedOut>));
+        let group = error.downcast::<ErrorGroup>().unwrap();
+        let leaf = group.into_leaves().next().unwrap();
+        let error = leaf.into_error();
+        assert_eq!(plain(&error.to_string()), "job `slow` timed out: deadline of 3600s (FILE)");
+
+        let own = ScopeOptions::new().name("all").timeout(HOUR).open(|_| Ok(sleep(10 * HOUR)?));
+        assert_eq!(
+            plain(&format!("{:#}", anyhow::Error::from(own.unwrap_err()))),
+            "scope `all` timed out: deadline of 3600s (FILE): the body timed out: deadline of 3600s (FILE)"
+        );
+    });
+}
+
+// D22, S51:
+#[test]
+fn a_join_error_says_cancelled_once() {
+    virtually(|| {
+        scope(|s| {
+            let told = |job: JobHandle<'_, ()>, text: Option<&str>| {
+                match text {
+                    Some(text) => job.cancel_with(text),
+                    None => job.cancel(),
+                }
+                plain(&job.join().unwrap_err().to_string())
+            };
+            let spawn = || s.job("x").spawn(|| Ok(sleep(HOUR)?));
+            assert_eq!(told(spawn(), None), "job `x` was cancelled before it started (FILE)");
+            assert_eq!(
+                told(spawn(), Some("closing time")),
+                "job `x` was cancelled before it started: closing time (FILE)"
+            );
+            let (one, two) = (spawn(), spawn());
+            sleep(HOUR / 2)?;
+            assert_eq!(told(one, None), "job `x` was cancelled (FILE)");
+            assert_eq!(told(two, Some("closing time")), "job `x` was cancelled: closing time (FILE)");
+            Ok(())
+        })
+        .unwrap();
     });
 }
 
