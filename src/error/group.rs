@@ -271,6 +271,16 @@ impl<'g> Child<'g> {
         }
     }
 
+    /// Returns whether the job panicked: as [`Leaf::is_panic`], or with the group of an inner scope
+    /// ([`SubGroup::is_panic`]).
+    #[must_use]
+    pub fn is_panic(self) -> bool {
+        match self {
+            Child::Leaf(leaf) => leaf.is_panic(),
+            Child::Group(sub) => sub.is_panic(),
+        }
+    }
+
     /// Returns the inner group, if the child is one.
     #[must_use]
     pub fn group(self) -> Option<&'g SubGroup> {

@@ -55,6 +55,30 @@ impl ErrorGroup {
     /// let rest = group.handle::<ParseIntError>(|bad| Ok(bad_words += bad.len()));
     /// assert_eq!((bad_words, rest.map(|rest| rest.len())), (1, Some(1)));
     /// ```
+    ///
+    /// One handler after the other, in a function that returns what is left for its caller: `?` ends it as soon as nothing
+    /// is.
+    ///
+    /// ```
+    /// use std::{io, num::ParseIntError};
+    /// use tassel::{ErrorGroup, OnFailure, ScopeOptions};
+    ///
+    /// fn report(group: ErrorGroup) -> Option<ErrorGroup> {
+    ///     group
+    ///         .handle::<ParseIntError>(|bad| Ok(eprintln!("{} bad words", bad.len())))?
+    ///         .handle::<io::Error>(|lost| Ok(eprintln!("not saved: {}", lost.primary())))
+    /// }
+    ///
+    /// let group = ScopeOptions::new()
+    ///     .on_failure(OnFailure::KeepGoing)
+    ///     .open(|s| {
+    ///         s.spawn(|| Ok("twelve".parse::<u32>()?));
+    ///         s.spawn(|| -> tassel::Result<()> { Err(io::Error::other("disk full").into()) });
+    ///         Ok(())
+    ///     })
+    ///     .unwrap_err();
+    /// assert!(report(group).is_none());
+    /// ```
     #[must_use = "it holds the errors that were not handled"]
     #[track_caller]
     pub fn handle<E>(self, handler: impl FnOnce(ErrorGroup) -> anyhow::Result<()>) -> Option<ErrorGroup>

@@ -142,7 +142,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::error::given::{child, failed, group, info, job, names, panicked};
+    use crate::error::{
+        Child,
+        given::{child, failed, group, info, job, names, panicked},
+    };
 
     #[test]
     #[should_panic(expected = "an error group of no errors")]
@@ -194,6 +197,8 @@ mod tests {
         let thrown = catch_unwind(AssertUnwindSafe(|| inner.resume_panic())).unwrap_err();
         let outer = group("crawl", 1, [(job(3, "B"), Failure::Panic(thrown))]);
         assert!(child(&outer, 0).is_panic());
+        assert!(outer.iter().all(Child::is_panic));
+        assert_eq!(child(&outer, 0).group().iter().map(Child::is_panic).collect::<Vec<_>>(), [true, false]);
         assert_eq!(names(&outer), ["B.1", "B.2"]);
     }
 

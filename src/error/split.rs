@@ -90,7 +90,7 @@ impl ErrorGroup {
     ///     })
     ///     .unwrap_err();
     ///
-    /// let (panics, errors) = group.split(|child| child.leaf().is_some_and(|leaf| leaf.is_panic()));
+    /// let (panics, errors) = group.split(|child| child.is_panic());
     /// assert_eq!(panics.unwrap().primary().name(), "draw");
     /// assert_eq!(errors.unwrap().primary().name(), "load");
     /// ```
