@@ -13,7 +13,9 @@
 //!
 //! How failures are recorded (`log`), which only tell of another (`repeat`), and how a group is taken apart (`split`).
 
-use std::{borrow::Cow, collections::HashSet, error::Error, mem, panic::Location, slice, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, collections::HashSet, error::Error, io, mem, panic::Location, slice, sync::Arc, time::Duration,
+};
 
 use super::{
     leaf::{JobId, Leaf, Origin},
@@ -221,6 +223,17 @@ impl ErrorGroup {
 impl Error for ErrorGroup {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         if is_looked_for() { Some(self) } else { Some(self.primary()) }
+    }
+}
+
+impl From<ErrorGroup> for io::Error {
+    /// Wraps the group, for functions that return an [`io::Error`]: its kind is [`Other`](io::ErrorKind::Other), and the
+    /// group can be had back by [`io::Error::downcast`].
+    ///
+    /// A group of nothing but stops is one in there, too. A job that returns the `io::Error` has one leaf with that error,
+    /// not an inner group.
+    fn from(group: ErrorGroup) -> Self {
+        io::Error::other(group)
     }
 }
 

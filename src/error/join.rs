@@ -75,6 +75,18 @@ pub enum JoinError {
 }
 
 impl JoinError {
+    /// Tells whether the job panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self, JoinError::Panicked { .. })
+    }
+
+    /// Tells whether the *job* was cancelled. `false` for [`JoinError::You`]: there the joiner was.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, JoinError::Cancelled { .. })
+    }
+
     /// The failed job of which this tells, if the leaf of that is what counts.
     pub(super) fn told(&self) -> Option<JobId> {
         match self {
@@ -159,6 +171,19 @@ mod tests {
         let cancelled = |started| JoinError::Cancelled { id, name: "a".into(), reason: deadline("crawl"), started };
         assert_eq!(told(&cancelled(false)), "job `a` was cancelled before it started: deadline of 2s (x.rs:1)");
         assert_eq!(told(&cancelled(true)), "job `a` was cancelled: deadline of 2s (x.rs:1)");
+    }
+
+    #[test]
+    fn what_became_of_the_job_can_be_asked() {
+        let (id, name, text) = (JobId::new(1), Arc::from("a"), Arc::from("boom"));
+        let asked = |error: JoinError| (error.is_panic(), error.is_cancelled());
+        assert_eq!(asked(JoinError::Panicked { id, name, text }), (true, false));
+        let (name, text) = (Arc::from("a"), Arc::from("disk full"));
+        assert_eq!(asked(JoinError::Failed { id, name, text }), (false, false));
+        let cancelled = JoinError::Cancelled { id, name: "a".into(), reason: deadline("crawl"), started: true };
+        assert_eq!(asked(cancelled), (false, true));
+        assert_eq!(asked(JoinError::You(stop("crawl"))), (false, false));
+        assert_eq!(asked(JoinError::WouldDeadlock { cycle: Vec::new() }), (false, false));
     }
 
     #[test]

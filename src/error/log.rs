@@ -192,6 +192,15 @@ mod tests {
     }
 
     #[test]
+    fn a_group_in_an_io_error_is_the_error_of_one_leaf() {
+        let inner = group("parse", 2, [(job(1, "B.1"), panicked("x")), (job(2, "B.2"), failed("y"))]);
+        let outer = group("crawl", 1, [(job(3, "B"), Failure::Error(std::io::Error::from(inner).into()))]);
+        assert_eq!((names(&outer), outer.len()), (vec!["B".to_owned()], 1));
+        let error = outer.primary().downcast_ref::<std::io::Error>().unwrap();
+        assert_eq!(error.get_ref().unwrap().downcast_ref::<ErrorGroup>().unwrap().len(), 2);
+    }
+
+    #[test]
     fn a_group_that_was_thrown_is_a_group_again() {
         let inner = group("parse", 2, [(job(1, "B.1"), panicked("x")), (job(2, "B.2"), failed("y"))]);
         let thrown = catch_unwind(AssertUnwindSafe(|| inner.resume_panic())).unwrap_err();

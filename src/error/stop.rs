@@ -155,7 +155,12 @@ mod tests {
         let stopped = || group("s", 0, [(body(1), Failure::Stopped(stop("outer")))]);
         assert!(stop_in(&stopped().into()).is_some());
         assert!(stop_in(&anyhow::Error::new(stopped()).context("a")).is_some());
-        assert!(stop_in(&io::Error::other(stopped()).into()).is_some());
+        assert!(stop_in(&io::Error::from(stopped()).into()).is_some());
+        let back = io::Error::from(stopped()).downcast::<ErrorGroup>().unwrap();
+        assert!(back.as_stop().is_some());
+        let failures = [(body(1), Failure::Error(stop("elsewhere").into())), (job(2, "a"), failed("x"))];
+        let mixed = group("s", 1, failures);
+        assert!(stop_in(&io::Error::from(mixed).into()).is_none());
         let failures = [(body(1), Failure::Error(stop("elsewhere").into())), (job(2, "a"), failed("x"))];
         assert!(stop_in(&group("s", 1, failures).into()).is_none());
     }
