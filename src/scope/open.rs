@@ -452,6 +452,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// Jobs are cancelled, also those not started. A body that then returns `Ok(value)` gives `Ok(value)`. From any
     /// thread, any number of times.
+    ///
+    /// The body is below the scope, too: its next checkpoint fails, and a join that must wait gives
+    /// [`JoinError::You`](crate::JoinError::You). To stop the jobs, and then join them and report, put the joins in a
+    /// [`shield`](crate::region::shield) or [`cleanup`](crate::region::cleanup), as a [recipe](crate::docs::recipes) shows,
+    /// or let the jobs report themselves.
     #[track_caller]
     pub fn cancel(&self) {
         token::cancel(&self.core().node, ReasonKind::Explicit, None, Location::caller(), true);
