@@ -52,7 +52,7 @@ impl<H: Home> Tally<H> {
     /// Tells how many tied closures are not gone yet.
     pub(crate) fn live(&self) -> usize {
         mutant!("count_read_relaxed" => return self.live.load(Ordering::Relaxed));
-        // Pairs with the release in `Tied::drop`: what a closure wrote is visible to who sees it gone.
+        // Pairs with the release in `Count::drop`: what a closure wrote is visible to who sees it gone.
         self.live.load(Ordering::Acquire)
     }
 }
@@ -98,14 +98,25 @@ impl<'t, H: Home> Tether<'t, '_, H> {
     ///
     /// If more closures are alive than `isize::MAX`, which takes leaking them in a loop.
     pub(crate) fn tie<R: 't>(&'t self, closure: impl FnOnce() -> R + Send + 't) -> Tied<H, R> {
-        // A counter that publishes nothing: the closure reaches its thread by other means.
+        // A counter that publishes nothing: the closure reaches its thread by other means. The reads of `Tally::live` see
+        // past it: a release goes on through whatever is added after it.
         let before = self.tally.live.fetch_add(1, Ordering::Relaxed);
         if before > usize::MAX / 2 {
             self.tally.live.fetch_sub(1, Ordering::Relaxed);
             panic!("too many live jobs in a scope: jobs that are spawned in a loop must be able to finish");
         }
         let count = Count(Arc::clone(self.tally));
-        Tied { closure: Some(erase(Box::new(closure))), count }
+        let closure: Box<dyn FnOnce() -> R + Send + 't> = Box::new(closure);
+        // SAFETY:
+        // * Only the lifetime bound changes: both types are the same fat pointer to the same vtable.
+        // * What the closure borrows for `'t` is there until `tether` returns. The body has to accept any `'t`, so all that
+        //   it can borrow for that long is older than the call of `tether` (`'env`), or is the face in its frame.
+        // * The closure is gone before `tether` returns. A `Tether` comes from `tether` alone, whose frame is open while
+        //   there is a `&'t Tether`; the count that it waits for was raised above; `Tied` lowers it only after the closure
+        //   was consumed or dropped (its fields drop in that order, and nothing else takes a `Count`); `tether` does not
+        //   return while the count is up, and aborts the process if anything unwinds through it.
+        let closure = unsafe { mem::transmute::<Box<dyn FnOnce() -> R + Send + 't>, Erased<R>>(closure) };
+        Tied { closure: Some(closure), count }
     }
 }
 
@@ -115,18 +126,8 @@ impl<H: Home> fmt::Debug for Tether<'_, '_, H> {
     }
 }
 
+/// A closure of which it is forgotten how long it may live.
 type Erased<R> = Box<dyn FnOnce() -> R + Send>;
-
-/// Forgets how long a closure may live. Private: [`Tether::tie`] and [`tether`] keep the promise.
-fn erase<'t, R: 't>(closure: Box<dyn FnOnce() -> R + Send + 't>) -> Erased<R> {
-    // SAFETY:
-    // * Only the lifetime bound changes: both types are the same fat pointer to the same vtable.
-    // * The closure is gone before `'t` ends. `tie` is called with `&'t Tether`, so `tether`'s frame is open; it has
-    //   raised the count before this call; `Tied` lowers it only after the closure was consumed or dropped (see
-    //   `Tied::drop`, whose field order and `take` see to that); `tether` does not return while the count is up, and
-    //   aborts the process if anything unwinds through it.
-    unsafe { mem::transmute::<Box<dyn FnOnce() -> R + Send + 't>, Erased<R>>(closure) }
-}
 
 /// Lowers the count when dropped.
 struct Count<H: Home>(Arc<Tally<H>>);
