@@ -3,9 +3,10 @@
 //! | state | means | next |
 //! |---|---|---|
 //! | `QUEUED` | stands in its scope's queue, or was just claimed | `RUNNING` by its claimer, `DROPPED` by a cancel |
-//! | `RUNNING` | its claimer found no cancel after the claim | `ENDED` |
-//! | `DROPPED` | will never start; its handle says so already, its captures may still be there | `ENDED` |
-//! | `ENDED` | has an outcome, nothing it captured is left | |
+//! | `RUNNING` | its claimer found no cancel after the claim | |
+//! | `DROPPED` | will never start; its handle says so already, its captures may still be there | |
+//!
+//! That it has ended, its outcome says.
 //!
 //! # Promises
 //!
@@ -36,7 +37,6 @@ use std::{
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
 const DROPPED: u8 = 2;
-const ENDED: u8 = 3;
 
 /// How a job ended, for its joiners. The error itself belongs to the scope.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl Job {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        // Pairs with the exchanges below; what decides is an exchange, never this look.
+        // Pairs with the exchanges in `start` and `drop_unstarted`; what decides is an exchange, never this look.
         self.state.load(Ordering::Acquire) == QUEUED
     }
 
@@ -167,10 +167,9 @@ impl Job {
         true
     }
 
-    /// Waits until whoever decides that the job never starts has what goes with it on record. `false`: it has decided.
-    pub(crate) fn await_decision(&self) -> bool {
+    /// Waits until whoever decides that the job never starts has what goes with it on record.
+    pub(crate) fn await_decision(&self) {
         drop(self.shared.lock());
-        false
     }
 
     /// Keeps what gives it up when its own node stops.
@@ -203,17 +202,12 @@ impl Job {
 
     /// Decides that the job starts. The claimer has looked for a cancel after its claim.
     pub(crate) fn start(&self, now: impl FnOnce() -> Instant) -> bool {
+        // Against `drop_unstarted`.
         let starts = self.state.compare_exchange(QUEUED, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if starts {
             let _ = self.started.set(now());
         }
         starts
-    }
-
-    /// Nothing is left of it but its outcome.
-    pub(crate) fn set_ended(&self) {
-        // Only the number of the state matters from here: the outcome is read under its lock.
-        self.state.store(ENDED, Ordering::Release);
     }
 
     pub(crate) fn join_error(&self, outcome: Outcome) -> Option<JoinError> {

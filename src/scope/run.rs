@@ -4,7 +4,7 @@
 //!
 //! 1. The order of the end (S11): closure and captures gone, leaf recorded, outcome visible, siblings cancelled (D21),
 //!    count lowered (by the [`Tied`], last).
-//! 2. A job whose scope or handle was cancelled before it started never runs: its captures are dropped, each under a
+//! 2. A job whose scope or handle was cancelled before it started never runs: its captures are dropped under a
 //!    guard, and its outcome is `Cancelled { started: false }` (D6).
 //!
 //! # Does not know
@@ -36,7 +36,10 @@ pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
     let reason = if job.is_queued() { job.strand.nearest().reason().or_else(|| core.node.reason()) } else { None };
     let mut tells = None;
     let given_up = match reason {
-        None => job.await_decision(),
+        None => {
+            job.await_decision();
+            false
+        }
         Some(reason) => job.drop_unstarted(|timed_out| {
             if !timed_out {
                 return Outcome::Cancelled { reason, started: false };
@@ -201,17 +204,11 @@ fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Optio
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
     mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.strand.label, String::new()) });
-    end(core, job);
+    core.leave(job);
     job.end(outcome);
     if let Some(tells) = tells {
         core.fail_siblings(&job.strand.label, tells);
     }
-}
-
-/// Nothing is left of the job but its outcome.
-fn end(core: &Core, job: &Job) {
-    core.leave(job);
-    job.set_ended();
 }
 
 /// Drops a job that may not start.
@@ -229,5 +226,5 @@ fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
             job.isolated,
         );
     }
-    end(core, job);
+    core.leave(job);
 }
