@@ -126,9 +126,7 @@ impl PoolCore {
     pub(crate) fn leave_scope(&self) {
         let mut state = self.state.lock();
         state.scopes -= 1;
-        let wake = if state.closed && state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
-        state.active += wake.len();
-        state.coming += wake.len();
+        let wake = if state.closed && state.scopes == 0 { state.take_all_idle() } else { Vec::new() };
         let last = state.scopes == 0;
         drop(state);
         for worker in wake {
@@ -143,9 +141,7 @@ impl PoolCore {
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let wake = if state.scopes == 0 { state.roster.take_all() } else { Vec::new() };
-        state.active += wake.len();
-        state.coming += wake.len();
+        let wake = if state.scopes == 0 { state.take_all_idle() } else { Vec::new() };
         drop(state);
         for worker in wake {
             worker.unpark();
@@ -165,9 +161,7 @@ impl PoolCore {
         while state.scopes > 0 {
             self.changed.wait(&mut state);
         }
-        let wake = state.roster.take_all();
-        state.active += wake.len();
-        state.coming += wake.len();
+        let wake = state.take_all_idle();
         drop(state);
         for worker in wake {
             worker.unpark();
@@ -204,8 +198,8 @@ impl PoolCore {
         if let Some(worker) = then.wake {
             worker.unpark();
         }
-        if let Some((worker, nth)) = then.start {
-            self.start(worker, nth);
+        if let Some(worker) = then.start {
+            self.start(worker);
         }
         if then.none {
             self.rescue();

@@ -2,7 +2,8 @@
 //!
 //! # Promises
 //!
-//! 1. Counts are right at any moment under the lock: `active` workers are alive, not idle, not blocked.
+//! 1. Counts are right at any moment under the lock: `active` workers are alive or being started, and neither idle, nor
+//!    blocked, nor apart.
 //! 2. Whoever decides under the lock that a worker comes has counted it when the lock is let go; what is to be done for it
 //!    after that is a [`Then`].
 //!
@@ -69,8 +70,9 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct State {
     pub(super) listed: VecDeque<Arc<dyn Source>>,
     pub(super) roster: Roster,
-    /// Workers alive, by number: their seats, and their handles once they are started.
+    /// Workers that have begun, by number: their seats.
     pub(super) workers: HashMap<u64, Arc<Seat>>,
+    /// Of workers alive, once whoever started them has stored it.
     pub(super) handles: HashMap<u64, Hand>,
     /// Workers that have left, or are about to: still to be joined.
     pub(super) left: Vec<Hand>,
@@ -88,6 +90,7 @@ pub(super) struct State {
     pub(super) forced: usize,
     pub(super) peak: usize,
     pub(super) refused: u64,
+    /// How many threads were asked for; a worker's number is that of its start.
     pub(super) starts: u64,
     /// Why the last start failed; cleared by one that does not.
     pub(super) refusal: Option<String>,
@@ -123,7 +126,8 @@ impl Hand {
 #[must_use]
 pub(super) struct Then {
     pub(super) wake: Option<Unparker>,
-    pub(super) start: Option<(u64, u64)>,
+    /// The number of the worker.
+    pub(super) start: Option<u64>,
     /// No thread can be had.
     pub(super) none: bool,
 }
@@ -200,20 +204,34 @@ impl State {
         if !self.needs_worker() || self.active >= self.places(config) {
             return then;
         }
-        if let Some(idle) = self.roster.take() {
-            self.active += 1;
-            self.coming += 1;
+        if let Some(idle) = self.take_idle() {
             then.wake = Some(idle);
         } else if self.threads < config.max_threads {
             self.threads += 1;
             self.active += 1;
             self.coming += 1;
             self.starts += 1;
-            then.start = Some((self.starts, self.starts));
+            then.start = Some(self.starts);
         } else if self.active == 0 {
             then.none = true;
         }
         then
+    }
+
+    /// Takes the worker that lay down last, who is on its way from now on; the caller wakes it after unlocking.
+    pub(super) fn take_idle(&mut self) -> Option<Unparker> {
+        let idle = self.roster.take()?;
+        self.active += 1;
+        self.coming += 1;
+        Some(idle)
+    }
+
+    /// As [`take_idle`](State::take_idle), everybody.
+    pub(super) fn take_all_idle(&mut self) -> Vec<Unparker> {
+        let idle = self.roster.take_all();
+        self.active += idle.len();
+        self.coming += idle.len();
+        idle
     }
 
     /// A worker leaves for good.

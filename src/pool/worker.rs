@@ -65,9 +65,9 @@ impl Drop for Unwound<'_> {
 
 impl PoolCore {
     /// Starts a worker whose place is reserved.
-    pub(super) fn start(self: &Arc<Self>, worker: u64, nth: u64) {
+    pub(super) fn start(self: &Arc<Self>, worker: u64) {
         let core = Arc::clone(self);
-        let refused = self.config.refuse.as_ref().is_some_and(|refuse| refuse(nth));
+        let refused = self.config.refuse.as_ref().is_some_and(|refuse| refuse(worker));
         let started = if refused {
             Err(std::io::Error::other("refused by a test"))
         } else {
@@ -110,9 +110,7 @@ impl PoolCore {
                 // A worker may have gone idle because this place was reserved.
                 let free = state.needs_worker() && state.active < state.places(&self.config);
                 let free = free && !mutant!("refusal_only_undone");
-                let idle = if free { state.roster.take() } else { None };
-                state.active += usize::from(idle.is_some());
-                state.coming += usize::from(idle.is_some());
+                let idle = if free { state.take_idle() } else { None };
                 self.arm(&mut state);
                 drop(state);
                 self.changed.notify_all();
@@ -135,6 +133,7 @@ impl PoolCore {
             let ran = source.run_one();
             drop(unwound);
             if ran {
+                // A counter that publishes nothing: that it has moved is all that is asked.
                 self.finished.fetch_add(1, Ordering::Relaxed);
             }
             if source.wanted() > 0 {
