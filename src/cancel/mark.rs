@@ -16,7 +16,7 @@
 //!
 //! What rewrites subtrees (cancel, moving a deadline, the end of a grace, close with children) holds one lock for the whole
 //! process, the tree lock. One per tree would not do: a scope may have a second parent in another tree
-//! ([`Parents::also`]), and marking through it must be finished, too, when `cancel` returns. Besides, only the first look
+//! ([`Parents::also`](super::node::Parents::also)), and marking through it must be finished, too, when `cancel` returns. Besides, only the first look
 //! below a deadline takes it: a program without deadlines and cancels never meets it.
 //!
 //! A rewriter changes a node, and then visits what is below it: each node [refreshes](Node::refresh) itself, under its own

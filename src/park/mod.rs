@@ -1,8 +1,14 @@
 //! Where threads wait and what time it is.
 //!
-//! A [`Seat`](seat::Seat) is a thread's parking place, a [`Clock`](clock::Clock) tells the time, real or virtual, and
-//! an [alarm](alarm) calls what must be told that an instant has passed. In virtual time a [`Run`](virtual_run::Run)
-//! decides who moves, and a [standstill] is where nobody ever will.
+//! | file | owns |
+//! |---|---|
+//! | `seat` | a thread's parking place: [`Seat`](seat::Seat) |
+//! | `clock` | what time it is, really or virtually: [`Clock`](clock::Clock) |
+//! | `alarm` | instants that somebody must be told of although nobody waits for them |
+//! | `standstill` | who can never go on |
+//! | `virtual_run` | virtual time: how threads wait for their turn, [`Run`](virtual_run::Run) |
+//! | `turns` | whose turn it is in a virtual run |
+//! | `kernel` | what the kernel says of threads |
 //!
 //! # Does not know
 //!

@@ -105,12 +105,13 @@ impl Seat {
 
     /// Returns the number of the park that the thread is in now, unless it moves or was poked.
     pub(crate) fn parked(&self) -> Option<u64> {
+        // Pairs with the swaps in `Chair::park` and `park_in`, which come after the number was raised. The number is read
+        // first: if the thread goes on meanwhile, a second reading gives another. What it did before it parked, a poke of
+        // somebody else say, is visible to looks after this one.
         let parks = self.parks.load(Ordering::SeqCst);
         matches!(self.state.load(Ordering::SeqCst), PARKED | PARKED_IN_RUN).then_some(parks)
     }
-}
 
-impl Seat {
     /// Says, before a park, how it can end; the caller takes it back after.
     pub(crate) fn set_wait(&self, wait: Wait) {
         let before = std::mem::replace(&mut *self.wait.lock(), wait);
@@ -175,7 +176,7 @@ impl Chair {
         let unserved = alarm::unserved();
         seat.parks.fetch_add(1, Ordering::SeqCst);
         mutant!("park_forgets_a_poke" => seat.state.store(RUNNING, Ordering::Release));
-        // Pairs with the swap in `poke`: after it, the caller sees the change.
+        // Pairs with the swap in `poke`: after it, the caller sees the change. And with the loads in `parked`.
         if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
             match [until, unserved].into_iter().flatten().min() {
                 Some(until) => self.parker.park_deadline(until),
@@ -186,6 +187,7 @@ impl Chair {
             // Before the swap: to those who look for a standstill, this thread still stands in its wait.
             alarm::serve_due();
         }
+        // Pairs with the swap in `poke`: a poke that it takes away is one whose change the caller's look sees.
         seat.state.swap(RUNNING, Ordering::AcqRel);
     }
 
@@ -194,12 +196,13 @@ impl Chair {
         let seat = &self.seat;
         seat.parks.fetch_add(1, Ordering::SeqCst);
         *seat.run.lock() = Some(Arc::clone(run));
-        // Pairs with the swap in `poke`: after it, the caller sees the change.
+        // As in `park`.
         if seat.state.swap(PARKED_IN_RUN, Ordering::AcqRel) != POKED {
             run.park(self, order, until);
         }
         let gone = seat.run.lock().take();
         drop(gone);
+        // As in `park`.
         seat.state.swap(RUNNING, Ordering::AcqRel);
     }
 

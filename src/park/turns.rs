@@ -1,5 +1,15 @@
 //! Whose turn it is in a virtual run: plain data, under the run's lock.
 //!
+//! | entry | means |
+//! |---|---|
+//! | `ready`, a thread | wants the baton |
+//! | `ready`, a source | the first of its queued jobs has a turn, which *summons* a thread that claims just this job |
+//! | `stuck` | a source for whose jobs no thread could be had; it is ready again when one may be, or one more is queued |
+//! | `parked` | waits, perhaps until an instant |
+//! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
+//! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
+//! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
+//!
 //! # Promises
 //!
 //! 1. The order of turns is that of (instant of becoming ready, yields, spawn order).
@@ -23,7 +33,8 @@ use std::{
 
 /// Something queued whose turn has come: it finds itself a thread.
 pub(crate) trait Summon: Send + Sync {
-    /// Called outside the run's lock. The thread that comes calls [`Run::begin`](super::virtual_run::Run::begin); if none can be had, [`Run::refuse`](super::virtual_run::Run::refuse).
+    /// Called outside the run's lock. The thread that comes calls [`Run::begin`](super::virtual_run::Run::begin); if none
+    /// can be had, [`Run::refuse`](super::virtual_run::Run::refuse) is called.
     fn summon(self: Arc<Self>);
 
     /// Called outside the run's lock: nobody moves, and no thread can be had. Whoever can prove that none ever can
@@ -31,7 +42,7 @@ pub(crate) trait Summon: Send + Sync {
     fn strand(self: Arc<Self>) -> Option<Vec<u64>>;
 }
 
-/// Called once when a run can never move again, with a text that says who waits.
+/// Called once when a run can never move again, with the number of threads that wait.
 pub(crate) type OnDeadlock = Box<dyn FnOnce(usize) + Send>;
 
 /// When somebody became ready, how often it has yielded since (as the run counts), and its spawn order.
@@ -53,7 +64,7 @@ pub(super) struct Source {
 
 pub(super) enum Holder {
     Nobody,
-    /// A thread, with the kernel's name for it.
+    /// The thread at that seat.
     Seat(u64),
     /// A queued job that waits for a thread to claim it.
     Summoned(u64, Turn, Arc<dyn Summon>),
@@ -105,6 +116,7 @@ pub(super) struct State {
     /// Runs within this one, on the thread of its holder: it stands meanwhile.
     pub(super) inner: usize,
     pub(super) outside: HashSet<u64>,
+    /// The kernel's folder of each thread of the run, by seat.
     pub(super) threads: HashMap<u64, PathBuf>,
     pub(super) on_deadlock: Option<OnDeadlock>,
     pub(super) orders: u64,

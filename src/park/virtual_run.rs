@@ -3,27 +3,17 @@
 //! All code below one `testing::virtual_time` call shares a [`Run`]. It has one *baton*. Who holds it moves; who parks
 //! or ends hands it on: to whoever has been ready for longest in virtual time, then in order of spawning. When nobody
 //! is ready, the clock jumps to the next instant that somebody waits for. So a program's order does not depend on the
-//! machine, and hours pass in milliseconds.
-//!
-//! | entry | means |
-//! |---|---|
-//! | `ready`, a thread | wants the baton |
-//! | `ready`, a source | the first of its queued jobs has a turn, which *summons* a thread that claims just this job |
-//! | `stuck` | a source for whose jobs no thread could be had; it is ready again when one may be, or one more is queued |
-//! | `parked` | waits, perhaps until an instant |
-//! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
-//! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
-//! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
+//! machine, and hours pass in milliseconds. Who stands where in the order is told in `turns.rs`; here is how threads wait
+//! for their turn, and what is done outside the lock.
 //!
 //! # Promises
 //!
 //! 1. Between two waits, code of the run is alone (but for guests and those `outside`).
-//! 2. The order of turns is that of (instant of becoming ready, spawn order).
-//! 3. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
+//! 2. The clock moves only when nobody is ready, nobody moves and no guest is about, and then to the earliest instant
 //!    that anybody waits for.
-//! 4. If there is none, and nobody outside, the run reports a deadlock: also with queued jobs, if all threads that could
+//! 3. If there is none, and nobody outside, the run reports a deadlock: also with queued jobs, if all threads that could
 //!    take one are parked in the run.
-//! 5. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
+//! 4. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
 //!    pool is asked whether it *starves*. So that, too, comes at its place in the order.
 //!
 //! # Does not know
