@@ -11,14 +11,13 @@ use std::{
 };
 
 /// Which floor each module of the library stands on. A file imports from floors below its own, and from its own module.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 13] = [
     ("mutant", 0),
     ("prim", 0),
     ("raw", 0),
     ("park", 1),
     ("cancel", 2),
     ("error", 3),
-    ("context", 3),
     ("pool", 4),
     ("wait", 5),
     ("scope", 6),
