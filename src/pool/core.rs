@@ -24,7 +24,6 @@
 
 use crate::{
     pool::{
-        here::while_blocked,
         source::Source,
         state::{Config, FIRST_LOOK, PATIENCE, State, Then},
     },
@@ -151,11 +150,6 @@ impl PoolCore {
     /// Closes, waits for the scopes that run, and joins every thread.
     pub(crate) fn shut_down(&self) {
         self.close();
-        // Its caller may be a worker of another pool.
-        while_blocked(|| self.wind_up());
-    }
-
-    pub(super) fn wind_up(&self) {
         let _one = self.winding_up.lock();
         let mut state = self.state.lock();
         while state.scopes > 0 {

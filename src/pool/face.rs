@@ -6,7 +6,7 @@
 
 use crate::pool::{
     core::PoolCore,
-    here::{UsePool, global},
+    here::{UsePool, global, while_blocked},
     state::Config,
 };
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -93,7 +93,8 @@ impl Pool {
         if UsePool::is_in(self.core()) {
             return Err(ShutdownError::OwnJob);
         }
-        self.core().shut_down();
+        // The caller may be a worker of another pool.
+        while_blocked(|| self.core().shut_down());
         Ok(())
     }
 }
