@@ -196,7 +196,7 @@ impl PoolCore {
             self.start(worker);
         }
         if then.none {
-            self.rescue();
+            self.rescue(0);
         }
     }
 }

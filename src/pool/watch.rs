@@ -28,8 +28,8 @@ use std::{
 };
 
 impl PoolCore {
-    /// Tells all who wait for a worker that there is none to be had.
-    pub(super) fn rescue(&self) {
+    /// Tells all who wait for a worker that there is none to be had. As many as `held` were counted as coming, and are not.
+    pub(super) fn rescue(&self, held: usize) {
         let mut state = self.state.lock();
         let done = state.unlist_done();
         let listed: Vec<_> = state.listed.iter().cloned().collect();
@@ -39,19 +39,21 @@ impl PoolCore {
             source.rescue();
         }
         // Who is poked is in the run's order by now. An active worker might be on its way.
-        self.give_up(&listed, |state| state.active == 0);
+        self.give_up(&listed, held, |state| state.active == 0);
     }
 
-    /// Has virtual runs go on without the jobs of `sources` that wait for a worker, if nobody comes.
-    pub(super) fn give_up(&self, sources: &[Arc<dyn Source>], nobody_comes: impl FnOnce(&State) -> bool) {
+    /// Has virtual runs go on without the jobs of `sources` that wait for a worker, if nobody comes; `held` as in
+    /// [`rescue`](PoolCore::rescue).
+    pub(super) fn give_up(&self, sources: &[Arc<dyn Source>], held: usize, nobody_comes: impl FnOnce(&State) -> bool) {
         let turns: Vec<_> = sources.iter().filter_map(|source| source.turns()).collect();
-        if turns.is_empty() {
+        if turns.is_empty() && held == 0 {
             return;
         }
         // Under the lock: nobody sets out meanwhile.
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let given_up: Vec<_> =
             if nobody_comes(&state) { turns.iter().filter_map(|turns| turns.give_up()).collect() } else { Vec::new() };
+        state.coming -= held;
         drop(state);
         for go_on in given_up {
             go_on();
@@ -100,6 +102,9 @@ impl PoolCore {
             let no_thread = state.no_thread(&self.config)?;
             (state.listed.iter().cloned().collect::<Vec<_>>(), no_thread)
         };
+        if !listed.iter().any(|source| of(&**source)) {
+            return None; // a virtual run's order is not to depend on a look of the alarm: see `try_again`
+        }
         // Who may open a barrier, or set an event, that is waited for: the owners, and who has opened their scopes.
         let mut owners: Vec<_> = listed.iter().map(|source| source.owner()).collect();
         owners.extend(listed.iter().flat_map(|source| source.around()));
@@ -189,7 +194,7 @@ impl Due for PoolCore {
         }
         if add > 0 {
             // The workers that run may wait, unseen, for what the run does next.
-            self.give_up(&turns, |state| state.coming == 0);
+            self.give_up(&turns, 0, |state| state.coming == 0);
         }
         // After the new try: one refusal that is over is no starvation.
         self.starve(|source| source.turns().is_none());

@@ -111,13 +111,17 @@ impl PoolCore {
                 let free = state.needs_worker() && state.active < state.places(&self.config);
                 let free = free && !mutant!("refusal_only_undone");
                 let idle = if free { state.take_idle() } else { None };
+                // Counted as coming until the turn in a virtual run is given up: a look of the alarm in between would try again,
+                // and what is refused would depend on when it comes.
+                let held = usize::from(idle.is_none());
+                state.coming += held;
                 self.arm(&mut state);
                 drop(state);
                 self.changed.notify_all();
                 if let Some(idle) = idle {
                     idle.unpark();
                 }
-                self.rescue();
+                self.rescue(held);
             }
         }
     }
