@@ -293,7 +293,9 @@ fn a_hundred_thousand_nested_groups_fit_a_small_stack() {
     fn deep() -> ErrorGroup {
         let mut group = keep_going("s")
             .open(|s| {
-                s.job("errs").spawn(|| -> tassel::Result<()> { bail!("disk full") });
+                // The first to fail is the primary one.
+                let errs = s.job("errs").spawn(|| -> tassel::Result<()> { bail!("disk full") });
+                assert!(errs.join().is_err());
                 s.job("panics").spawn(|| -> tassel::Result<()> { panic_any(7) });
                 Ok(())
             })
