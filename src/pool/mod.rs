@@ -17,15 +17,15 @@
 //!
 //! # Fork
 //!
-//! Of all threads only the one that calls `fork` is in the child. A child that was forked outside any scope starts with an
-//! empty global pool, and scopes work; a [`Pool`] made before the fork refuses them there, with a
-//! [`Shutdown`](crate::ReasonKind::Shutdown) that says why. A child that was forked inside a scope can look at the time, at
-//! tokens and at snapshots, but it can neither open scopes on that pool nor leave the scope, which would wait for jobs that
-//! only the parent has: let it `exec` or `exit`.
+//! Of all threads only the one that calls `fork` is in the child. A child starts with an empty global pool; a [`Pool`] made
+//! before the fork refuses scopes there, with a [`Shutdown`](crate::ReasonKind::Shutdown) that says why. A child that was
+//! forked inside a scope can look at the time, at tokens and at snapshots, but it can neither open scopes on that pool nor
+//! leave the scope, which would wait for jobs that only the parent has: let it `exec` or `exit`.
 //!
-//! None of this is more than POSIX gives: in the child of a process with several threads, a lock that another thread held
-//! stays locked, also one of yours, of the allocator, or of a node of the cancellation tree that was being cancelled at
-//! that moment. Fork before the first scope, or `exec` right after; [`std::process::Command`] does.
+//! Scopes with jobs are sure to work in a child only if it was forked before the first scope of its parent. After that, a
+//! thread of the parent may have been waiting, and `parking_lot`, whose locks this library uses, keeps the queue of those
+//! who wait in the memory of their threads, which the child uses again. So fork before the first scope, or `exec` right
+//! after; [`std::process::Command`] does. Besides, as POSIX has it, a lock that another thread held stays locked.
 
 // | file | owns |
 // |---|---|
