@@ -26,7 +26,7 @@ use crate::{
     },
     error::{JobId, JoinError, Origin, Role, thread_name},
     park::seat::Seat,
-    prim::{AtomicU8, Mutex, Ordering},
+    prim::{AtomicU8, Mutex, MutexGuard, Ordering},
 };
 use std::{
     fmt,
@@ -134,15 +134,7 @@ impl Job {
 
     /// Gives the outcome, once, and tells the joiners.
     pub(crate) fn end(&self, outcome: Outcome) {
-        let mut shared = self.shared.lock();
-        if shared.outcome.is_none() {
-            shared.outcome = Some(outcome);
-        }
-        let joiners = std::mem::take(&mut shared.joiners);
-        drop(shared);
-        for joiner in joiners {
-            joiner.poke();
-        }
+        tell(self.shared.lock(), outcome);
     }
 
     /// Decides that a job that has not started never starts. `outcome` makes the outcome, and records what goes with it; it is
@@ -158,12 +150,7 @@ impl Job {
             return false;
         }
         mutant!("record_after_unlock" => drop(shared); shared = self.shared.lock());
-        shared.outcome = Some(outcome(timed_out));
-        let joiners = std::mem::take(&mut shared.joiners);
-        drop(shared);
-        for joiner in joiners {
-            joiner.poke();
-        }
+        tell(shared, outcome(timed_out));
         true
     }
 
@@ -234,6 +221,16 @@ impl Job {
             took: self.started.get().map_or(Duration::ZERO, |started| now.saturating_duration_since(*started)),
             thread: thread_name(),
         }
+    }
+}
+
+/// Gives the outcome, unless there is one, and tells the joiners.
+fn tell(mut shared: MutexGuard<'_, Shared>, outcome: Outcome) {
+    shared.outcome.get_or_insert(outcome);
+    let joiners = std::mem::take(&mut shared.joiners);
+    drop(shared);
+    for joiner in joiners {
+        joiner.poke();
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn enter() -> Result<(), Cancelled> {
     // The frame is let go first: to expire may run callbacks, which stand outside any frame.
     let node = current::with(|frame| {
         let frame = frame?;
-        let node = frame.region.as_ref().unwrap_or_else(|| frame.strand.nearest());
+        let node = frame.nearest();
         (node.is_stopping() || node.next_due().is_some()).then(|| Arc::clone(node))
     });
     node.map_or(Ok(()), |node| stop_at(&node))

@@ -1,6 +1,6 @@
 //! Failures: whom they cancel, in which order they are kept, and what is told once.
 
-use crate::{guarded, virtually};
+use crate::{guarded, named, told, virtually};
 use anyhow::Context as _;
 use std::{
     sync::{
@@ -9,19 +9,9 @@ use std::{
     },
     time::Duration,
 };
-use tassel::{Child, ErrorGroup, OnFailure, ReasonKind, ScopeOptions, checkpoint, now, scope, sleep};
+use tassel::{Child, ErrorGroup, OnFailure, ReasonKind, checkpoint, now, scope, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn named(name: &str) -> ScopeOptions {
-    ScopeOptions::new().name(name)
-}
-
-/// All leaves with their causes, in order, those of a scope that was being cancelled marked by a star.
-fn told(group: &ErrorGroup) -> Vec<String> {
-    let star = |during| if during { "*" } else { "" };
-    group.leaves().map(|leaf| format!("{leaf:#}{}", star(leaf.during_cancellation()))).collect()
-}
 
 /// Fails after a time at which nothing else happens.
 fn fails_after(hours: u32, text: &'static str) -> tassel::Result<()> {

@@ -41,6 +41,7 @@ use std::{
     thread,
     time::Duration,
 };
+use tassel::{ErrorGroup, ScopeOptions};
 
 /// How long a test may take: a hundred times what the slowest needs on a loaded two-core machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -68,6 +69,17 @@ fn guarded_for<T>(limit: Duration, test: impl FnOnce() -> T) -> T {
 #[track_caller]
 fn virtually<T>(test: impl FnOnce() -> T) -> T {
     guarded(|| tassel::testing::virtual_time(test))
+}
+
+/// Options of a scope with a name.
+fn named(name: &str) -> ScopeOptions {
+    ScopeOptions::new().name(name)
+}
+
+/// All leaves with their causes, in order, those of a scope that was being cancelled marked by a star.
+fn told(group: &ErrorGroup) -> Vec<String> {
+    let star = |during| if during { "*" } else { "" };
+    group.leaves().map(|leaf| format!("{leaf:#}{}", star(leaf.during_cancellation()))).collect()
 }
 
 /// A thread that aborts the process unless its owner is dropped, by return or by panic, before the limit.

@@ -1,6 +1,6 @@
 //! Panics: in jobs, in the body, in destructors and in errors. All come home as leaves, and none goes further.
 
-use crate::{guarded, virtually};
+use crate::{guarded, named, told, virtually};
 use std::{
     error::Error,
     fmt,
@@ -14,15 +14,6 @@ use std::{
 use tassel::{Child, ErrorGroup, OnPanic, ReasonKind, ScopeOptions, pool::Pool, scope, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn named(name: &str) -> ScopeOptions {
-    ScopeOptions::new().name(name)
-}
-
-fn told(group: &ErrorGroup) -> Vec<String> {
-    let star = |during| if during { "*" } else { "" };
-    group.leaves().map(|leaf| format!("{leaf:#}{}", star(leaf.during_cancellation()))).collect()
-}
 
 /// Panics when it is dropped, once.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! D17 as a test, row by row: which exit takes a stop in, and what it makes of it; and D16, what counts as a stop.
 
-use crate::virtually;
+use crate::{named, virtually};
 use anyhow::Context as _;
 use std::{
     io,
@@ -8,16 +8,12 @@ use std::{
     time::Duration,
 };
 use tassel::{
-    CancelToken, Cancelled, Child, ErrorGroup, JoinError, OrStopped as _, ReasonKind, ScopeOptions, checkpoint, now,
+    CancelToken, Cancelled, Child, ErrorGroup, JoinError, OrStopped as _, ReasonKind, checkpoint, now,
     region::{TimedOut, cleanup, fail_after, fail_at, move_on_after, move_on_at, shield, shield_unbounded},
     scope, sleep,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn named(name: &str) -> ScopeOptions {
-    ScopeOptions::new().name(name)
-}
 
 /// The only leaf, which is a direct child, as the stop that it is.
 fn only_stop(group: &ErrorGroup) -> &Cancelled {
