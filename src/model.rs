@@ -32,6 +32,8 @@
 //! | `the_owner_sees_everything_when_the_count_is_zero` | effects and captures are gone before the count is lowered, and the last lowering wakes | a count lowered before the closure is dropped, a relaxed count, a poke before the count |
 //! | `the_owner_sees_everything_of_what_was_swept` | the same for a closure that is discarded | a count lowered before the captures are dropped |
 //! | `a_frame_stays_open_for_what_its_closures_tie` | a late spawn goes up before its spawner comes down | a count raised by whoever runs the closure |
+//! | `a_value_is_taken_or_dropped_once_by_either_end` | the content of a cell belongs to one end at a time | a writer that stores its state where it should swap |
+//! | `a_value_that_nobody_wants_is_dropped_once` | who comes second drops it, while the frame is open | as above |
 //! | `a_claimed_job_starts_or_is_dropped` | exactly one outcome, of runner, cancel and joiner | a drop that stores where it should exchange |
 //! | `a_job_cancelled_by_its_handle_starts_or_is_dropped` | the same for a cancel of the job's own node | as above |
 //! | `a_timeout_in_the_queue_is_on_record_when_the_scope_ends` | whoever decides records before anybody counts the job out | a record after the lock is let go |
@@ -48,7 +50,7 @@
 
 use crate::{
     cancel::{
-        current::Strand,
+        current::{Ground, Seed, Strand},
         deadline::Deadline,
         node::{Hook, Node, Parents, Sight, Terms},
         reason::{Label, Reason, ReasonKind},
@@ -60,9 +62,9 @@ use crate::{
     },
     pool::{Pool, Source, while_blocked},
     prim::{AtomicUsize, Mutex, Ordering, tree_lock},
-    raw::{Face, Home, Tally, Tether, Tied, tether},
+    raw::{Face, Home, Reader, Tally, Tether, Tied, tether},
     scope::{
-        core::{Core, Ending, Queued, Setup},
+        core::{Core, Queued, Setup},
         cycle,
         job::{Job, Outcome},
         run,
@@ -577,6 +579,12 @@ impl Touches<'_> {
     fn touch(&self) {
         self.0.touch();
     }
+
+    /// As a closure's whole code.
+    fn go(self) -> Result<(), ()> {
+        self.touch();
+        Ok(())
+    }
 }
 
 impl Drop for Touches<'_> {
@@ -592,19 +600,26 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
         let tally = Tally::new(Owner(Arc::clone(chair.seat())));
         let cell = Plain::default();
         let mut thread = None;
-        let result = tether::<Bare<Owner>, _>(
+        let result = tether::<Bare<Owner>, _, _>(
             &tally,
             |frame| {
                 let (tether, late) = (frame.0, Touches(&cell));
-                let mut first = tether.tie(move || tether.tie(move || late.touch()));
+                let second = Arc::new(Mutex::new(None));
+                let place = Arc::clone(&second);
+                let (mut first, _) = tether.tie((), move || {
+                    *place.lock() = Some(tether.tie((), move || late.go()).0);
+                    Ok::<(), ()>(())
+                });
                 thread = Some(thread::spawn(move || {
-                    let second = first.run();
+                    first.run();
                     // From here on, only the second holds the frame open.
                     drop(first);
+                    let second = second.lock().take();
                     second.unwrap().run();
                 }));
             },
-            |_| {
+            drop,
+            || {
                 while tally.live() > 0 {
                     chair.park(None);
                 }
@@ -627,25 +642,26 @@ fn the_owner_sees_everything_of_what_was_swept() {
 }
 
 /// One closure is run and dropped, the other only dropped, in that way.
-fn counted_out(unrun: fn(Tied<Owner, ()>)) {
+fn counted_out(unrun: fn(Tied<Owner, (), ()>)) {
     let chair = Chair::new();
     let tally = Tally::new(Owner(Arc::clone(chair.seat())));
     let cells = [Plain::default(), Plain::default()];
     let mut threads = Vec::new();
-    let result = tether::<Bare<Owner>, _>(
+    let result = tether::<Bare<Owner>, _, _>(
         &tally,
         |frame| {
             let tether = frame.0;
             let run = Touches(&cells[0]);
-            let mut tied = tether.tie(move || run.touch());
+            let (mut tied, _) = tether.tie((), move || run.go());
             threads.push(thread::spawn(move || {
                 tied.run();
             }));
             let dropped = Touches(&cells[1]);
-            let tied: Tied<Owner, ()> = tether.tie(move || dropped.touch());
+            let (tied, _) = tether.tie((), move || dropped.go());
             threads.push(thread::spawn(move || unrun(tied)));
         },
-        |_| {
+        drop,
+        || {
             while tally.live() > 0 {
                 chair.park(None);
             }
@@ -656,6 +672,44 @@ fn counted_out(unrun: fn(Tied<Owner, ()>)) {
     for thread in threads {
         thread.join().unwrap();
     }
+}
+
+// The two ends of a cell.
+
+#[test]
+fn a_value_is_taken_or_dropped_once_by_either_end() {
+    check(|| cell_ends(|reader| drop(reader.take())));
+}
+
+#[test]
+fn a_value_that_nobody_wants_is_dropped_once() {
+    check(|| cell_ends(|reader| drop(reader)));
+}
+
+/// One thread runs a closure and the frame's owner ends with its reader, in that way.
+fn cell_ends(end: impl for<'t> FnOnce(Reader<'t, (), Touches<'t>, ()>)) {
+    let chair = Chair::new();
+    let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+    let value = Plain::default();
+    let mut thread = None;
+    let result = tether::<Bare<Owner>, _, _>(
+        &tally,
+        |frame| {
+            let value = &value;
+            let (mut tied, reader) = frame.0.tie((), move || Ok(Touches(value)));
+            thread = Some(thread::spawn(move || drop(tied.run())));
+            end(reader);
+        },
+        drop,
+        || {
+            while tally.live() > 0 {
+                chair.park(None);
+            }
+        },
+    );
+    assert!(result.is_ok());
+    assert_eq!(value.seen(), 1);
+    thread.unwrap().join().unwrap();
 }
 
 // Jobs.
@@ -675,45 +729,48 @@ fn claim_against(stop: Stop) {
     let chair = Chair::new();
     let node = node(None, None);
     let pool = Pool::builder().parallelism(1).build().unwrap();
-    let path: Arc<str> = "model".into();
+    let ground = Ground::new(Arc::clone(&node), "model".into());
     let core = Core::new(Setup {
-        body: Strand::at(label("scope"), Arc::clone(&path), 0, &node),
-        node: Arc::clone(&node),
+        body: Strand::on(&ground, label("body"), 0),
+        ground: Arc::clone(&ground),
         pool: Arc::clone(pool.core()),
-        path: Arc::clone(&path),
         fail_fast: stop != Stop::Timeout,
         inline: true,
         inlined: 0,
         keep: None,
     });
-    let strand = Strand::job(Label { number: 1, ..label("job") }, &path, 1, &node, None, None);
+    let seed = Seed::new(Label { number: 1, ..label("job") }, 1, None, &ground);
     if matches!(stop, Stop::Handle | Stop::Timeout) {
         // Made here: loom does not know that a std cell publishes what it holds.
-        strand.node();
+        seed.strand(&ground).node();
     }
-    let job = Job::new(strand, false, false);
+    let mut seed = Some(seed);
+    let mut job = None;
     let (ran, captures) = (Plain::default(), Plain::default());
     let mut threads = Vec::new();
     let mut dropped = None;
     let mut joined = None;
-    let result = tether::<Bare<Core>, _>(
+    let result = tether::<Bare<Core>, _, _>(
         &core,
         |frame| {
             let (ran, captures) = (&ran, Touches(&captures));
-            let tied: Tied<Core, Ending> = frame.0.tie(move || {
+            let tether: &Tether<'_, '_, Core> = frame.0;
+            let (tied, _): (Queued, _) = tether.tie(Job::new(seed.take().unwrap(), false, false), move || {
                 captures.touch();
                 ran.touch();
                 Ok(())
             });
-            let queued = Queued { job: Arc::clone(&job), tied };
-            threads.push(thread::spawn(move || queued.run(false)));
+            let job = job.insert(tied.shared().clone());
+            let claimed = core.claim_new(tied).unwrap();
+            threads.push(thread::spawn(move || claimed.run(false)));
             if stop != Stop::Not {
-                let (job, node, core) = (Arc::clone(&job), Arc::clone(&node), Arc::clone(&core));
+                let (job, node, core) = (job.clone(), Arc::clone(&node), Arc::clone(&core));
+                let ground = Arc::clone(&ground);
                 dropped = Some(thread::spawn(move || {
                     match stop {
                         Stop::Scope => cancel(&node),
-                        Stop::Timeout => cancel_as(ReasonKind::Deadline, job.strand.node()),
-                        _ => cancel(job.strand.node()),
+                        Stop::Timeout => cancel_as(ReasonKind::Deadline, job.seed.strand(&ground).node()),
+                        _ => cancel(job.seed.strand(&ground).node()),
                     }
                     let dropped = run::give_up(&core, &job);
                     // A job that is dropped says so at once, and that it never started.
@@ -734,7 +791,8 @@ fn claim_against(stop: Stop) {
                 chair.park(None);
             });
         },
-        |_| {
+        drop,
+        || {
             // The count's poke goes to the core's owner, whom a model cannot be: see `with_chair`.
             while core.live() > 0 {
                 thread::yield_now();
@@ -742,6 +800,7 @@ fn claim_against(stop: Stop) {
         },
     );
     assert!(result.is_ok());
+    let job = job.unwrap();
     // The scope has ended: what is not on record by now is lost.
     let failed = core.take_leaf(job.id()).is_some();
     let ran = ran.seen();
@@ -787,8 +846,8 @@ fn a_joiner_is_told_of_the_end() {
 #[test]
 fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
     check(|| {
-        let (node, path) = (node(None, None), Arc::from("model"));
-        let job = |number| Strand::job(Label { number, ..label("job") }, &path, number, &node, None, None);
+        let ground = Ground::new(node(None, None), "model".into());
+        let job = |number| Strand::on(&ground, Label { number, ..label("job") }, number);
         let (a, b) = (job(1), job(2));
         let other = {
             let (a, b) = (Arc::clone(&a), Arc::clone(&b));

@@ -16,7 +16,21 @@ mod real {
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
 
-    pub(crate) use std::thread::{ThreadId, current as current_thread};
+    pub(crate) use std::thread::{LocalKey, ThreadId, current as current_thread};
+
+    /// std's cell with loom's face.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        /// Calls `f` with a pointer to the value. Whoever uses it sees to it that nobody else does meanwhile.
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
 
     static TREE: Mutex<()> = Mutex::new(());
 
@@ -28,8 +42,9 @@ mod real {
 
 #[cfg(tassel_loom)]
 mod real {
+    pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::thread::{ThreadId, current as current_thread};
+    pub(crate) use loom::thread::{LocalKey, ThreadId, current as current_thread};
     use std::{
         ops::{Deref, DerefMut},
         sync::{Arc, PoisonError},
@@ -184,7 +199,7 @@ mod real {
 
 pub(crate) use real::*;
 
-use std::{cell::RefCell, io, mem::ManuallyDrop, thread, thread::LocalKey};
+use std::{cell::RefCell, io, mem::ManuallyDrop, thread};
 
 /// What a thread has a stack of.
 pub(crate) type Stack<T> = RefCell<Vec<T>>;
@@ -194,8 +209,8 @@ pub(crate) type Stack<T> = RefCell<Vec<T>>;
 ///
 /// `None` where a system takes away even that.
 pub(crate) fn with_stack<T: 'static, R>(
-    own: &'static LocalKey<Stack<T>>,
-    spare: &'static LocalKey<ManuallyDrop<Stack<T>>>,
+    own: &'static thread::LocalKey<Stack<T>>,
+    spare: &'static thread::LocalKey<ManuallyDrop<Stack<T>>>,
     f: impl FnOnce(&Stack<T>) -> R,
 ) -> Option<R> {
     let mut f = Some(f);

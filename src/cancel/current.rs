@@ -1,14 +1,16 @@
-//! Where the running code stands: the thread-local stack of frames, and [`Strand`], one line of code.
+//! Where the running code stands: the thread's stack of frames, and [`Strand`], one line of code.
 //!
 //! A thread that runs a scope's body, a job, a region or bound code has a frame for it. The innermost frame tells which
 //! node a checkpoint looks at and what time it is.
 //!
+//! A job is a [`Seed`] at first, a part of its cell. Its strand is made on first need: when it waits, is joined by who
+//! must wait, or opens anything. Most jobs end without.
+//!
 //! # Promises
 //!
-//! 1. A frame is pushed and popped by one guard; unwinding pops it, too.
+//! 1. A frame is there while its closure runs; unwinding takes it away, too.
 //! 2. A thread keeps nothing after its outermost frame is gone.
-//! 3. In the destructor of a thread-local, when the stack is gone, code starts as outside any scope; scopes that it opens
-//!    are like any other.
+//! 3. In the destructor of a thread-local it is as anywhere.
 //!
 //! # Does not know
 //!
@@ -20,17 +22,14 @@ use crate::{
         node::{Node, Parents},
         reason::{Cancelled, Label, Reason},
     },
-    park::{
-        clock::Clock,
-        seat::{Seat, with_chair},
-    },
-    prim::{Mutex, Stack, with_stack},
+    park::clock::Clock,
+    prim::Mutex,
+    raw::{Layer, Stack},
 };
 use std::{
-    cell::RefCell,
+    cell::Cell,
     collections::HashSet,
-    fmt,
-    mem::{self, ManuallyDrop},
+    fmt, mem,
     panic::Location,
     sync::{
         Arc, OnceLock,
@@ -64,6 +63,25 @@ impl Activity {
     }
 }
 
+/// Where strands begin: what the body and all jobs of a scope have in common.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// What they stand at, unless they have a node of their own.
+    pub(crate) node: Arc<Node>,
+    /// The names from the root to here.
+    pub(crate) path: Arc<str>,
+    /// The strand that cannot end before these: that which opened their scope, or called them.
+    parent: Option<Arc<Strand>>,
+}
+
+impl Ground {
+    /// Below the code here.
+    pub(crate) fn new(node: Arc<Node>, path: Arc<str>) -> Arc<Self> {
+        let parent = with(|frame| Some(Arc::clone(frame?.line.strand())));
+        Arc::new(Ground { node, path, parent })
+    }
+}
+
 /// One line of code: a scope's body, a job, or bound code on a foreign thread.
 pub(crate) struct Strand {
     /// Unique in the process; a job's is its `JobId`.
@@ -71,104 +89,79 @@ pub(crate) struct Strand {
     pub(crate) label: Label,
     /// Its place in the order of a virtual run.
     pub(crate) order: u64,
-    /// The names from the root to here.
-    path: Arc<str>,
-    /// The strand that cannot end before this one: that which opened its scope, or called it.
-    parent: Option<Arc<Strand>>,
-    /// What it was spawned under.
-    base: Arc<Node>,
-    /// A job's own node, made on first need; a body's is its scope's.
+    ground: Arc<Ground>,
+    /// A job's own node, made on first need; other code has none.
     own: OnceLock<Arc<Node>>,
     deadline: Option<Deadline>,
-    /// Where it runs: a job, from its claim on.
-    seat: OnceLock<Arc<Seat>>,
     waits: Mutex<Option<Waiting>>,
 }
 
-/// Gives out ids for strands, unique in the process.
+/// Gives out ids for strands, unique in the process. Each thread takes a handful at a time.
 pub(crate) fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    const HANDFUL: u64 = 64;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static MINE: Cell<u64> = const { Cell::new(0) };
+    }
+    // Counts up from the handful's first; the first of all, 0, is nobody's.
+    MINE.with(|mine| {
+        let mut id = mine.get();
+        if id % HANDFUL == 0 {
+            id = NEXT.fetch_add(HANDFUL, Ordering::Relaxed);
+        }
+        mine.set(id + 1);
+        id + 1
+    })
 }
 
 impl Strand {
-    /// A job: its node is made when somebody needs it, at once if it has a deadline.
-    pub(crate) fn job(
-        label: Label,
-        scope: &Arc<str>,
-        order: u64,
-        base: &Arc<Node>,
-        deadline: Option<Deadline>,
-        parent: Option<Arc<Strand>>,
-    ) -> Arc<Self> {
-        let strand = Strand { parent, ..Strand::new(label, Arc::clone(scope), order, base, deadline) };
-        if deadline.is_some() {
-            strand.node();
-        }
-        Arc::new(strand)
-    }
-
     /// Code that stands directly at `node`, called by the code here.
     pub(crate) fn at(label: Label, path: Arc<str>, order: u64, node: &Arc<Node>) -> Arc<Self> {
-        let parent = with(|frame| Some(Arc::clone(&frame?.strand)));
-        let strand = Strand { parent, ..Strand::new(label, path, order, node, None) };
-        drop(strand.own.set(Arc::clone(node)));
-        with_chair(|chair| strand.set_seat(chair.seat()));
-        Arc::new(strand)
+        Strand::on(&Ground::new(Arc::clone(node), path), label, order)
     }
 
-    fn new(label: Label, path: Arc<str>, order: u64, base: &Arc<Node>, deadline: Option<Deadline>) -> Self {
-        Strand {
-            id: next_id(),
-            label,
-            order,
-            path,
-            parent: None,
-            base: Arc::clone(base),
-            own: OnceLock::new(),
-            deadline,
-            seat: OnceLock::new(),
-            waits: Mutex::default(),
-        }
+    /// Code that stands directly at a ground.
+    pub(crate) fn on(ground: &Arc<Ground>, label: Label, order: u64) -> Arc<Self> {
+        Arc::new(Strand::new(next_id(), label, order, ground, None))
     }
 
-    /// Returns the seat of the thread that runs it, if one does.
-    pub(crate) fn seat(&self) -> Option<&Arc<Seat>> {
-        self.seat.get()
+    fn new(id: u64, label: Label, order: u64, ground: &Arc<Ground>, deadline: Option<Deadline>) -> Self {
+        let (ground, own) = (Arc::clone(ground), OnceLock::new());
+        Strand { id, label, order, ground, own, deadline, waits: Mutex::default() }
     }
 
-    /// A thread has claimed it.
-    pub(crate) fn set_seat(&self, seat: &Arc<Seat>) {
-        let _ = self.seat.set(Arc::clone(seat));
+    fn is_job(&self) -> bool {
+        self.label.what == "job"
     }
 
     /// Returns the names from the root, joined by slashes. A job adds its own to its scope's.
     pub(crate) fn path(&self) -> Arc<str> {
-        if self.label.number == 0 {
-            return Arc::clone(&self.path);
-        }
-        format!("{}/{}", self.path, self.label.name()).into()
+        self.label.path_below(&self.ground.path)
     }
 
     /// Returns the strand that cannot end before this one.
     pub(crate) fn parent(&self) -> Option<&Arc<Strand>> {
-        self.parent.as_ref()
+        self.ground.parent.as_ref()
     }
 
     /// Returns the strand's own node, made now if need be.
     pub(crate) fn node(&self) -> &Arc<Node> {
+        if !self.is_job() {
+            return &self.ground.node;
+        }
         self.own.get_or_init(|| {
-            let parents = Parents { parent: Some(&self.base), also: None };
-            Node::new(&parents, self.label.clone(), self.base.clock().clone(), self.deadline)
+            let base = &self.ground.node;
+            let parents = Parents { parent: Some(base), also: None };
+            Node::new(&parents, self.label.clone(), base.clock().clone(), self.deadline)
         })
     }
 
     /// Returns the nearest node that exists.
     pub(crate) fn nearest(&self) -> &Arc<Node> {
-        self.own.get().unwrap_or(&self.base)
+        self.own.get().unwrap_or(&self.ground.node)
     }
 
-    /// Returns the strand's own node, if anybody has needed one.
+    /// Returns a job's own node, if anybody has needed one.
     pub(crate) fn own(&self) -> Option<&Arc<Node>> {
         self.own.get()
     }
@@ -193,61 +186,165 @@ impl fmt::Debug for Strand {
     }
 }
 
+/// A job's line of code before anybody needs more of it.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    /// Unique in the process.
+    pub(crate) id: u64,
+    pub(crate) label: Label,
+    /// Its place in the order of a virtual run.
+    pub(crate) order: u64,
+    deadline: Option<Deadline>,
+    strand: OnceLock<Arc<Strand>>,
+}
+
+impl Seed {
+    /// A job of the scope at `ground`. One with a deadline has its strand and node at once.
+    pub(crate) fn new(label: Label, order: u64, deadline: Option<Deadline>, ground: &Arc<Ground>) -> Self {
+        let seed = Seed { id: next_id(), label, order, deadline, strand: OnceLock::new() };
+        if deadline.is_some() {
+            seed.strand(ground).node();
+        }
+        seed
+    }
+
+    /// Returns its strand, made now if need be. The ground is always the same.
+    pub(crate) fn strand(&self, ground: &Arc<Ground>) -> &Arc<Strand> {
+        self.strand
+            .get_or_init(|| Arc::new(Strand::new(self.id, self.label.clone(), self.order, ground, self.deadline)))
+    }
+
+    /// Returns its strand, if anybody has needed it.
+    pub(crate) fn made(&self) -> Option<&Arc<Strand>> {
+        self.strand.get()
+    }
+
+    /// Returns its own node, if anybody has needed one.
+    pub(crate) fn own(&self) -> Option<&Arc<Node>> {
+        self.made().and_then(|strand| strand.own())
+    }
+}
+
+/// A strand, or a job that has none yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Line<'a> {
+    Made(&'a Arc<Strand>),
+    Seed(&'a Seed, &'a Arc<Ground>),
+}
+
+impl<'a> Line<'a> {
+    /// Returns the strand, made now if need be.
+    pub(crate) fn strand(self) -> &'a Arc<Strand> {
+        match self {
+            Line::Made(strand) => strand,
+            Line::Seed(seed, ground) => seed.strand(ground),
+        }
+    }
+
+    /// Returns the strand, if there is one.
+    pub(crate) fn made(self) -> Option<&'a Arc<Strand>> {
+        match self {
+            Line::Made(strand) => Some(strand),
+            Line::Seed(seed, _) => seed.made(),
+        }
+    }
+
+    pub(crate) fn order(self) -> u64 {
+        match self {
+            Line::Made(strand) => strand.order,
+            Line::Seed(seed, _) => seed.order,
+        }
+    }
+
+    /// Returns the names from the root to it.
+    pub(crate) fn path(self) -> Arc<str> {
+        match self {
+            Line::Made(strand) => strand.path(),
+            Line::Seed(seed, ground) => seed.label.path_below(&ground.path),
+        }
+    }
+
+    /// Returns the nearest node that exists.
+    pub(crate) fn nearest(self) -> &'a Arc<Node> {
+        match self {
+            Line::Made(strand) => strand.nearest(),
+            Line::Seed(seed, ground) => seed.own().unwrap_or(&ground.node),
+        }
+    }
+}
+
 /// An entry of the thread's stack.
-#[derive(Clone, Debug)]
-pub(crate) struct Frame {
-    pub(crate) strand: Arc<Strand>,
-    /// A region's node; else the strand's counts.
-    pub(crate) region: Option<Arc<Node>>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) line: Line<'a>,
+    /// A region's node; else the line's counts.
+    pub(crate) region: Option<&'a Arc<Node>>,
     /// The scope whose body or job this is; 0 in a region or in bound code.
     pub(crate) scope: u64,
     /// How many jobs run inline below this frame.
     pub(crate) inlined: u32,
 }
 
-impl Frame {
-    pub(crate) fn nearest(&self) -> &Arc<Node> {
-        self.region.as_ref().unwrap_or_else(|| self.strand.nearest())
+impl<'a> Frame<'a> {
+    /// Code that is of no scope.
+    pub(crate) fn of(strand: &'a Arc<Strand>) -> Self {
+        Frame { line: Line::Made(strand), region: None, scope: 0, inlined: 0 }
+    }
+
+    pub(crate) fn nearest(&self) -> &'a Arc<Node> {
+        self.region.unwrap_or_else(|| self.line.nearest())
     }
 
     pub(crate) fn clock(&self) -> Clock {
         self.nearest().clock().clone()
     }
 
-    fn node(&self) -> &Arc<Node> {
-        self.region.as_ref().unwrap_or_else(|| self.strand.node())
+    fn node(&self) -> &'a Arc<Node> {
+        self.region.unwrap_or_else(|| self.line.strand().node())
     }
 }
 
-thread_local! {
-    static FRAMES: Stack<Frame> = const { RefCell::new(Vec::new()) };
-    static SPARE: ManuallyDrop<Stack<Frame>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+struct Frames;
+
+impl Layer for Frames {
+    type Of<'a> = Frame<'a>;
 }
 
-/// The thread's stack; in the destructor of a thread-local, when it is gone, another one, empty at first.
-fn frames<R>(f: impl FnOnce(&Stack<Frame>) -> R) -> Option<R> {
-    with_stack(&FRAMES, &SPARE, f)
+#[cfg(not(tassel_loom))]
+thread_local! {
+    static FRAMES: Stack<Frames> = const { Stack::new() };
+}
+
+#[cfg(tassel_loom)]
+loom::thread_local! {
+    static FRAMES: Stack<Frames> = Stack::new();
 }
 
 /// Looks at the innermost frame.
-pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame>) -> R) -> R {
-    let mut look = Some(look);
-    let seen = frames(|frames| look.take().map(|look| look(frames.borrow().last())));
-    match (seen, look) {
-        (Some(Some(result)), _) => result,
-        (_, Some(look)) => look(None),
-        (_, None) => unreachable!("the closure is taken only to be called"),
-    }
+pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
+    FRAMES.with(|frames| frames.top(look))
+}
+
+/// Runs `f` in a frame.
+#[expect(clippy::inline_always, reason = "nested scopes should cost little stack, in debug builds as well")]
+#[inline(always)]
+pub(crate) fn enter<R>(frame: Frame<'_>, f: impl FnOnce() -> R) -> R {
+    Stack::push(&FRAMES, frame, f)
+}
+
+/// Runs `f` as outside any scope.
+pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
+    Stack::emptied(&FRAMES, f)
 }
 
 /// Returns all who cannot go on before the code here does, that itself first: the strands on this thread's stack, and
 /// all their ancestors.
 pub(crate) fn chain() -> Vec<Arc<Strand>> {
-    let strands =
-        frames(|frames| frames.borrow().iter().rev().map(|frame| Arc::clone(&frame.strand)).collect::<Vec<_>>());
+    let mut strands = Vec::new();
+    FRAMES.with(|frames| frames.each(|frame| strands.push(Arc::clone(frame.line.strand()))));
     let mut seen = HashSet::new();
     let mut chain = Vec::new();
-    for strand in strands.unwrap_or_default() {
+    for strand in strands {
         let mut next = Some(strand);
         while let Some(strand) = next.filter(|strand| seen.insert(strand.id)) {
             next = strand.parent().cloned();
@@ -255,11 +352,6 @@ pub(crate) fn chain() -> Vec<Arc<Strand>> {
         }
     }
     chain
-}
-
-/// Returns the innermost frame.
-pub(crate) fn frame() -> Option<Frame> {
-    with(|frame| Some(frame?.clone()))
 }
 
 /// Returns the node that the running code stands at, making the job's own if need be.
@@ -271,9 +363,9 @@ pub(crate) fn node() -> Option<Arc<Node>> {
 ///
 /// By the ancestors and not by the stack of frames: a job that runs inline on top of another is not part of it.
 pub(crate) fn is_in_job_of(node: &Arc<Node>) -> bool {
-    let mut strand = with(|frame| Some(Arc::clone(&frame?.strand)));
+    let mut strand = with(|frame| Some(Arc::clone(frame?.line.strand())));
     while let Some(here) = strand {
-        if here.label.what == "job" && here.own().is_some_and(|own| Arc::ptr_eq(own, node)) {
+        if here.own().is_some_and(|own| Arc::ptr_eq(own, node)) {
             return true;
         }
         strand = here.parent().cloned();
@@ -304,36 +396,6 @@ pub(crate) fn check() -> Result<(), Cancelled> {
     }
 }
 
-/// Pops its frame when dropped.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Entered(());
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let frame = frames(|frames| frames.borrow_mut().pop());
-        drop(frame);
-    }
-}
-
-/// Pushes a frame for as long as the result lives.
-pub(crate) fn enter(frame: Frame) -> Entered {
-    let _ = frames(|frames| frames.borrow_mut().push(frame));
-    Entered(())
-}
-
-/// Runs `f` as outside any scope.
-pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(Vec<Frame>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let _ = frames(|frames| frames.swap(&RefCell::new(mem::take(&mut self.0))));
-        }
-    }
-    let _restore = Restore(frames(RefCell::take).unwrap_or_default());
-    f()
-}
-
 /// What a strand waits for, as others see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
@@ -342,7 +404,7 @@ pub(crate) struct Waiting {
     /// Of the call that waits.
     pub(crate) place: &'static Location<'static>,
     /// The job that it joins.
-    pub(crate) on: Option<Arc<Strand>>,
+    pub(crate) on: Option<Label>,
 }
 
 /// Shows what the current strand waits for, as long as the result lives.
@@ -350,12 +412,13 @@ pub(crate) struct Waiting {
 pub(crate) struct Doing(Option<(Arc<Strand>, Option<Waiting>)>);
 
 impl Doing {
-    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<&Arc<Strand>>) -> Self {
+    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<&Label>) -> Self {
         Doing(with(|frame| {
             let frame = frame?;
-            let waiting = Waiting { activity, since: frame.clock().now(), place, on: on.cloned() };
-            let before = frame.strand.set_waits(Some(waiting));
-            Some((Arc::clone(&frame.strand), before))
+            let waiting = Waiting { activity, since: frame.nearest().clock().now(), place, on: on.cloned() };
+            let strand = frame.line.strand();
+            let before = strand.set_waits(Some(waiting));
+            Some((Arc::clone(strand), before))
         }))
     }
 }

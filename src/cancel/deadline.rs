@@ -79,7 +79,7 @@ impl Deadline {
 
 /// An instant in one word, in the order of time: nanoseconds from [`BASE`], which is in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(u64);
+pub(crate) struct Tick(u64);
 
 static BASE: LazyLock<Instant> = LazyLock::new(|| Clock::Real.now());
 
@@ -87,10 +87,10 @@ const MIDDLE: u64 = 1 << 63;
 
 impl Tick {
     /// Comes after everything else.
-    pub(super) const NEVER: Tick = Tick(u64::MAX);
+    pub(crate) const NEVER: Tick = Tick(u64::MAX);
 
     /// What is 292 years away or more counts as just that.
-    pub(super) fn of(at: Instant) -> Self {
+    pub(crate) fn of(at: Instant) -> Self {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         match at.checked_duration_since(*BASE) {
             Some(after) => Tick(MIDDLE + nanos(after).min(MIDDLE - 2)),
@@ -102,7 +102,7 @@ impl Tick {
         at.map_or(Tick::NEVER, Tick::of)
     }
 
-    fn instant(self) -> Option<Instant> {
+    pub(crate) fn instant(self) -> Option<Instant> {
         if self == Tick::NEVER {
             return None;
         }
@@ -116,18 +116,18 @@ impl Tick {
 /// A [`Tick`] that walks change. It orders nothing by itself: between a change and who must see it stands the lock of the
 /// node, the tree lock, a poke, or the bit `DUE`, which is set after it.
 #[derive(Debug)]
-pub(super) struct TickCell(AtomicU64);
+pub(crate) struct TickCell(AtomicU64);
 
 impl TickCell {
-    pub(super) fn never() -> Self {
+    pub(crate) fn never() -> Self {
         TickCell(AtomicU64::new(Tick::NEVER.0))
     }
 
-    pub(super) fn get(&self) -> Tick {
+    pub(crate) fn get(&self) -> Tick {
         Tick(self.0.load(Ordering::Relaxed))
     }
 
-    pub(super) fn set(&self, tick: Tick) {
+    pub(crate) fn set(&self, tick: Tick) {
         self.0.store(tick.0, Ordering::Relaxed);
     }
 }

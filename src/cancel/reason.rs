@@ -42,6 +42,14 @@ impl Label {
             (None, number) => format!("{}:{}#{number}", self.place.file(), self.place.line()).into(),
         }
     }
+
+    /// The names from the root to what this is, if those above are `path`. A job adds its own.
+    pub(crate) fn path_below(&self, path: &Arc<str>) -> Arc<str> {
+        match self.number {
+            0 => Arc::clone(path),
+            _ => format!("{path}/{}", self.name()).into(),
+        }
+    }
 }
 
 impl fmt::Display for Label {

@@ -267,8 +267,7 @@ impl CancelToken {
         let label = Label { what: "token", number: 0, ..self.node.label().clone() };
         let strand = Strand::at(label, path, guest.order, &self.node);
         let inlined = current::with(|frame| frame.map_or(0, |frame| frame.inlined));
-        let _frame = current::enter(Frame { strand, region: Some(Arc::clone(&self.node)), scope: 0, inlined });
-        f()
+        current::enter(Frame { inlined, ..Frame::of(&strand) }, f)
     }
 
     /// Carries the token to another thread: the result runs `f` as [`enter`](CancelToken::enter) would, wherever it is
@@ -351,7 +350,7 @@ impl Guest {
     fn new(clock: &Clock) -> Self {
         let Some(run) = clock.run() else { return Guest { clock: None, order: 0 } };
         let order = current::with(|frame| {
-            frame.filter(|frame| frame.strand.node().clock().is_same(clock)).map(|frame| frame.strand.order)
+            frame.filter(|frame| frame.line.nearest().clock().is_same(clock)).map(|frame| frame.line.order())
         });
         if let Some(order) = order {
             return Guest { clock: None, order }; // a thread of the run itself: it has the baton

@@ -114,7 +114,7 @@ impl ErrorGroup {
 }
 
 fn handler_origin(place: &'static Location<'static>, offset: Duration) -> Origin {
-    let above = current::with(|frame| frame.map(|frame| frame.strand.path()));
+    let above = current::with(|frame| frame.map(|frame| frame.line.path()));
     let path = match above {
         Some(above) if !above.is_empty() => format!("{above}/handler").into(),
         _ => "handler".into(),

@@ -48,7 +48,7 @@ pub(crate) use self::{
     group::ScopeInfo,
     leaf::{Failure, Origin, Role, thread_name},
     log::Log,
-    panic::{drop_guarded, try_drop},
+    panic::drop_guarded,
     stop::{around_stop, stop_in},
 };
 pub use self::{

@@ -23,7 +23,7 @@ use crate::{
     error::JobId,
     park::seat::Seat,
     raw::Tally,
-    scope::{core::Core, job::Job, open::Scope},
+    scope::{core::Core, job::JobRef, open::Scope},
 };
 use std::{fmt, panic::Location, sync::Arc, time::Instant};
 
@@ -205,7 +205,7 @@ pub fn all() -> Snapshot {
 /// What is still to be looked at.
 enum What {
     Scope(Arc<Tally<Core>>),
-    Job(Arc<Tally<Core>>, Arc<Job>),
+    Job(Arc<Tally<Core>>, JobRef, Option<Arc<Seat>>),
     /// A place in the tree, and the line of code that stands there.
     At(Arc<Node>, Option<Arc<Strand>>),
 }
@@ -219,26 +219,26 @@ fn take(first: Vec<What>) -> Snapshot {
         let entry = match what {
             What::Scope(core) => {
                 below.extend(children(&core.node, Some(&core.body)));
-                below.extend(core.alive().into_iter().map(|job| What::Job(Arc::clone(&core), job)));
+                let jobs = core.alive().into_iter();
+                below.extend(jobs.map(|(job, seat)| What::Job(Arc::clone(&core), job, seat)));
                 let body = &core.body;
                 let entry = Entry { parent, depth, ..entry(Kind::Scope, &core.node, Some(body)) };
                 let since = entry.since.or(Some(core.opened));
                 Some(Entry { id: Some(JobId::new(body.id)), since, thread: name_of(core.seat()), ..entry })
             }
-            What::Job(core, job) => {
-                let strand = &job.strand;
-                if let Some(own) = strand.own() {
-                    below.extend(children(own, Some(strand)));
+            What::Job(core, job, seat) => {
+                let strand = job.seed.made();
+                if let Some(own) = job.own() {
+                    below.extend(children(own, strand));
                 }
-                let entry = Entry { parent, depth, ..entry(Kind::Job, strand.nearest(), Some(strand)) };
+                let entry = Entry { parent, depth, ..entry(Kind::Job, job.own().unwrap_or(&core.node), strand) };
                 let entry = match job.started() {
                     Some(started) => Entry { since: entry.since.or(Some(started)), ..entry },
                     None => Entry { state: State::Queued, ..entry },
                 };
-                let thread = strand.seat().and_then(name_of);
-                let name = strand.label.name().to_string();
-                drop(core);
-                Some(Entry { id: Some(job.id()), name, place: strand.label.place, thread, ..entry })
+                let thread = seat.as_ref().and_then(name_of);
+                let name = job.label().name().to_string();
+                Some(Entry { id: Some(job.id()), name, place: job.label().place, thread, ..entry })
             }
             What::At(node, strand) => {
                 if let Some(core) = node.host().and_then(|host| host.downcast::<Tally<Core>>().ok()) {
@@ -280,7 +280,7 @@ fn entry(kind: Kind, node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> Entry {
         since: waits.as_ref().map(|waits| waits.since),
         place: node.label().place,
         waits_at: waits.as_ref().map(|waits| waits.place),
-        waits_for: waits.and_then(|waits| Some(waits.on?.label.name().to_string())),
+        waits_for: waits.and_then(|waits| Some(waits.on?.name().to_string())),
         deadline: node.deadline(),
         cancelled: node.reason(),
         thread: None,

@@ -4,8 +4,12 @@
 //!
 //! Scopes, pools, errors, cancellation.
 
+mod cell;
 mod fork;
+mod stack;
 mod tether;
 
+pub(crate) use cell::{Ended, Reader, Shared};
 pub(crate) use fork::{PerProcess, generation};
+pub(crate) use stack::{Layer, Stack};
 pub(crate) use tether::{Face, Home, Tally, Tether, Tied, tether};

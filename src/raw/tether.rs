@@ -2,7 +2,7 @@
 //!
 //! [`tether`] opens a frame. Inside it, [`Tether::tie`] turns a closure that borrows for `'t` into a [`Tied`], which
 //! any thread may own for as long as it likes: `tether` does not return, not even by unwinding, until every
-//! [`Tied`] is gone.
+//! [`Tied`] is gone. What the closure returns is for the other end of its cell (`cell.rs`).
 //!
 //! # Promises
 //!
@@ -19,7 +19,10 @@
 //!
 //! How the owner waits and what the closures do: both are the caller's.
 
-use crate::prim::{AtomicUsize, Ordering};
+use crate::{
+    prim::{AtomicUsize, Ordering},
+    raw::cell::{Ended, Reader, Shared, Writer, cell},
+};
 use std::{
     any::Any,
     fmt,
@@ -92,12 +95,22 @@ impl<'t, H: Home> Tether<'t, '_, H> {
         self.tally
     }
 
-    /// Makes `closure` ownable by any thread. The frame stays open until the result is gone.
+    /// Makes `closure` ownable by any thread, with something that goes with it, and gives the end where its value will be.
+    /// The frame stays open until the [`Tied`] is gone.
     ///
     /// # Panics
     ///
     /// If more closures are alive than `isize::MAX`, which takes leaking them in a loop.
-    pub(crate) fn tie<R: 't>(&'t self, closure: impl FnOnce() -> R + Send + 't) -> Tied<H, R> {
+    pub(crate) fn tie<S, V, E>(
+        &'t self,
+        shared: S,
+        closure: impl FnOnce() -> Result<V, E> + Send + 't,
+    ) -> (Tied<H, S, E>, Reader<'t, S, V, E>)
+    where
+        S: Send + Sync + 'static,
+        V: Send + 't,
+        E: 'static,
+    {
         // A counter that publishes nothing: the closure reaches its thread by other means. The reads of `Tally::live` see
         // past it: a release goes on through whatever is added after it.
         let before = self.tally.live.fetch_add(1, Ordering::Relaxed);
@@ -106,17 +119,15 @@ impl<'t, H: Home> Tether<'t, '_, H> {
             panic!("too many live jobs in a scope: jobs that are spawned in a loop must be able to finish");
         }
         let count = Count(Arc::clone(self.tally));
-        let closure: Box<dyn FnOnce() -> R + Send + 't> = Box::new(closure);
-        // SAFETY:
-        // * Only the lifetime bound changes: both types are the same fat pointer to the same vtable.
-        // * What the closure borrows for `'t` is there until `tether` returns. The body has to accept any `'t`, so all that
-        //   it can borrow for that long is older than the call of `tether` (`'env`), or is the face in its frame.
-        // * The closure is gone before `tether` returns. A `Tether` comes from `tether` alone, whose frame is open while
-        //   there is a `&'t Tether`; the count that it waits for was raised above; `Tied` lowers it only after the closure
-        //   was consumed or dropped (its fields drop in that order, and nothing else takes a `Count`); `tether` does not
-        //   return while the count is up, and aborts the process if anything unwinds through it.
-        let closure = unsafe { mem::transmute::<Box<dyn FnOnce() -> R + Send + 't>, Erased<R>>(closure) };
-        Tied { closure: Some(closure), count }
+        // SAFETY: the writer is gone before what the closure borrows for `'t`.
+        // * That is there until `tether` returns. The body has to accept any `'t`, so all that it can borrow for that long is
+        //   older than the call of `tether` (`'env`), or is the face in its frame.
+        // * The writer is gone before `tether` returns. A `Tether` comes from `tether` alone, whose frame is open while
+        //   there is a `&'t Tether`; the count that it waits for was raised above; `Tied` lowers it only after its writer was
+        //   dropped (its fields drop in that order, and nothing else takes a `Count`); `tether` does not return while the
+        //   count is up, and aborts the process if anything unwinds through it.
+        let (writer, reader) = unsafe { cell(shared, closure) };
+        (Tied { writer, count }, reader)
     }
 }
 
@@ -125,9 +136,6 @@ impl<H: Home> fmt::Debug for Tether<'_, '_, H> {
         f.debug_struct("Tether").field("live", &self.tally.live()).finish()
     }
 }
-
-/// A closure of which it is forgotten how long it may live.
-type Erased<R> = Box<dyn FnOnce() -> R + Send>;
 
 /// Lowers the count when dropped.
 struct Count<H: Home>(Arc<Tally<H>>);
@@ -146,34 +154,38 @@ impl<H: Home> Drop for Count<H> {
 /// A closure that holds its frame open. Dropping it unrun drops the closure, then lets the frame go.
 ///
 /// Subtle: fields drop in the order they stand, the closure before the count.
-pub(crate) struct Tied<H: Home, R> {
-    closure: Option<Erased<R>>,
+pub(crate) struct Tied<H: Home, S: 'static, E: 'static> {
+    writer: Writer<S, E>,
     count: Count<H>,
 }
 
-impl<H: Home, R> Tied<H, R> {
+impl<H: Home, S, E> Tied<H, S, E> {
     pub(crate) fn tally(&self) -> &Arc<Tally<H>> {
         &self.count.0
     }
 
+    /// What goes with the closure.
+    pub(crate) fn shared(&self) -> &Shared<S, E> {
+        self.writer.shared()
+    }
+
     /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open until
     /// `self` is dropped.
-    pub(crate) fn run(&mut self) -> Option<R> {
-        self.closure.take().map(|closure| closure())
+    pub(crate) fn run(&mut self) -> Option<Ended<E>> {
+        self.writer.run()
     }
 
     /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
     /// dropped.
     pub(crate) fn discard(&mut self) -> Result<(), Box<dyn Any + Send>> {
         mutant!("count_before_captures" => drop(Count(Arc::clone(self.tally()))));
-        let closure = self.closure.take();
-        catch_unwind(AssertUnwindSafe(|| drop(closure)))
+        catch_unwind(AssertUnwindSafe(|| self.writer.discard()))
     }
 }
 
-impl<H: Home, R> fmt::Debug for Tied<H, R> {
+impl<H: Home, S, E> fmt::Debug for Tied<H, S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tied").field("run", &self.closure.is_none()).finish_non_exhaustive()
+        f.debug_struct("Tied").field("run", &!self.writer.is_open()).finish_non_exhaustive()
     }
 }
 
@@ -186,21 +198,24 @@ impl Drop for AbortGuard {
     }
 }
 
-/// Runs `body` with the right to tie closures, then calls `settle` until every tied closure is gone.
+/// Runs `body` with the right to tie closures, tells `ended` what it returned, or its panic, then calls `settle` until every
+/// tied closure is gone.
 ///
-/// Returns what `body` returned, or its panic. `settle` waits (and may help meanwhile); it must not unwind: the
+/// Returns what `ended` made of it, or a panic of that. `settle` waits (and may help meanwhile); it must not unwind: the
 /// process is aborted if it does, since borrowed memory would go away under running closures.
-pub(crate) fn tether<'env, F: Face, R>(
+pub(crate) fn tether<'env, F: Face, R, Q>(
     tally: &Arc<Tally<F::Home>>,
     body: impl for<'t> FnOnce(Frame<'t, 'env, F>) -> R,
-    mut settle: impl FnMut(&thread::Result<R>),
-) -> thread::Result<R> {
+    ended: impl FnOnce(thread::Result<R>) -> Q,
+    mut settle: impl FnMut(),
+) -> thread::Result<Q> {
     // Borrowed for all of `'t`, so it must have no drop glue; it owns nothing.
     let face = ManuallyDrop::new(F::wrap(Tether { tally, lifetimes: PhantomData }));
     let guard = AbortGuard;
     let result = catch_unwind(AssertUnwindSafe(|| body(Frame(&*face))));
+    let result = catch_unwind(AssertUnwindSafe(|| ended(result)));
     loop {
-        settle(&result);
+        settle();
         if tally.live() == 0 {
             break;
         }

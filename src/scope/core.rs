@@ -15,7 +15,7 @@
 
 use crate::{
     cancel::{
-        current::{self, Strand},
+        current::{self, Ground, Strand},
         node::Node,
         reason::{Label, Reason, ReasonKind},
         roots::Listed,
@@ -26,10 +26,11 @@ use crate::{
         standstill::{Moving, Party},
     },
     pool::PoolCore,
-    prim::Mutex,
+    prim::{AtomicU64, Mutex},
     raw::{Home, Tally, Tied},
-    scope::job::Job,
+    scope::job::{Job, JobRef},
 };
+use slab::Slab;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -49,14 +50,22 @@ pub(crate) const INLINE_DEPTH: u32 = 128;
 /// How many notes of stopped jobs a scope keeps: enough to see what was cut off, however many jobs there were.
 const JOB_NOTES: usize = 5;
 
-/// What a job's closure reports to its runner; a value has gone to the handle by then.
-pub(crate) type Ending = Result<(), Failure>;
+/// An entry of a scope's queue: a job with its closure. It holds the scope open until it is dropped.
+pub(crate) type Queued = Tied<Core, Job, Failure>;
 
-/// An entry of a scope's queue. It holds the scope open until it is dropped.
+/// An entry that was taken out.
 #[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) job: Arc<Job>,
-    pub(crate) tied: Tied<Core, Ending>,
+pub(crate) struct Claimed {
+    pub(super) tied: Queued,
+    /// Its place among those that are claimed.
+    key: usize,
+}
+
+/// A job that is out of the queue and has not ended, and who runs it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) job: JobRef,
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// How many queued jobs a scope keeps room for, although fewer are queued: 32 KiB.
@@ -65,11 +74,10 @@ const ROOM: usize = 1024;
 #[derive(Default)]
 pub(super) struct Jobs {
     pub(super) queue: VecDeque<Queued>,
-    /// Out of the queue and not ended, by number: a job is in one of the two from its spawn to its end.
-    pub(super) claimed: BTreeMap<u64, Arc<Job>>,
+    /// A job is in one of the two from its spawn to its end.
+    pub(super) claimed: Slab<Run>,
     /// Those that a parked thread joins, by number.
-    pub(super) joined: BTreeMap<u64, Arc<Job>>,
-    pub(super) spawned: u64,
+    pub(super) joined: BTreeMap<u64, JobRef>,
     pub(super) log: Log,
     /// The stop of the scope stopped a job, or kept it from starting, against the scope's will (D2).
     pub(super) cut: bool,
@@ -83,28 +91,27 @@ pub(super) struct Jobs {
 impl Jobs {
     /// Where in the queue the job stands, if it does.
     fn find(&self, job: &Job) -> Option<usize> {
-        self.queue.binary_search_by_key(&job.number(), |entry| entry.job.number()).ok()
+        match self.queue.front() {
+            Some(first) if first.shared().number() == job.number() => Some(0), // joined in the order of spawning
+            _ => self.queue.binary_search_by_key(&job.number(), |entry| entry.shared().number()).ok(),
+        }
     }
 
     /// The threads that run those of the jobs that are asked for.
     fn running(&self, asked_for: impl Fn(&Job) -> bool) -> Vec<Arc<dyn Party>> {
-        let party = |job: &Arc<Job>| -> Arc<dyn Party> {
-            match job.strand.seat() {
-                Some(seat) => Arc::clone(seat) as Arc<dyn Party>,
-                None => Arc::new(Moving), // claimed this moment
-            }
-        };
-        self.claimed.values().filter(|job| asked_for(job)).map(party).collect()
+        let running = self.claimed.iter().map(|(_, run)| run).filter(|run| asked_for(&run.job));
+        running.map(|run| Arc::clone(&run.seat) as Arc<dyn Party>).collect()
     }
 
-    fn claim(&mut self, at: usize) -> Option<Queued> {
-        let entry = self.queue.remove(at)?;
+    fn claim(&mut self, at: usize, seat: &Arc<Seat>) -> Option<Claimed> {
+        let tied = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
         // A long-lived scope gives back the room of a long queue. Each halving is paid for by as many claims.
         if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 4 {
             self.queue.shrink_to(self.queue.capacity() / 2);
         }
-        self.claimed.insert(entry.job.number(), Arc::clone(&entry.job));
-        Some(entry)
+        let run = Run { job: tied.shared().clone(), seat: Arc::clone(seat) };
+        let key = self.claimed.insert(run);
+        Some(Claimed { tied, key })
     }
 }
 
@@ -114,8 +121,8 @@ pub(crate) struct Core {
     pub(crate) node: Arc<Node>,
     pub(crate) pool: Arc<PoolCore>,
     pub(crate) body: Arc<Strand>,
-    /// The names from the root to this scope.
-    pub(crate) path: Arc<str>,
+    /// What the body and all jobs stand on.
+    pub(crate) ground: Arc<Ground>,
     pub(crate) opened: Instant,
     pub(crate) fail_fast: bool,
     /// Whether the owner and joiners may run jobs on their own thread.
@@ -125,6 +132,8 @@ pub(crate) struct Core {
     /// Of a scope that stands below no other, while it is open.
     listed_root: Mutex<Option<Listed>>,
     pub(super) owner: Arc<Seat>,
+    /// How many jobs have been numbered.
+    spawned: AtomicU64,
     pub(super) jobs: Mutex<Jobs>,
     pub(super) listed: AtomicBool,
     /// No thread could be had the last time one was asked for: joiners help themselves.
@@ -135,11 +144,9 @@ pub(crate) struct Core {
 /// What [`Core::new`] needs besides.
 #[derive(Debug)]
 pub(crate) struct Setup {
-    pub(crate) node: Arc<Node>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) pool: Arc<PoolCore>,
     pub(crate) body: Arc<Strand>,
-    /// The names from the root to this scope.
-    pub(crate) path: Arc<str>,
     pub(crate) fail_fast: bool,
     pub(crate) inline: bool,
     /// How many jobs run inline below the body.
@@ -150,20 +157,22 @@ pub(crate) struct Setup {
 
 impl Core {
     pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
-        let Setup { node, pool, body, path, fail_fast, inline, inlined, keep } = setup;
+        let Setup { ground, pool, body, fail_fast, inline, inlined, keep } = setup;
+        let node = Arc::clone(&ground.node);
         let opened = node.clock().now();
         let core = Tally::new(Core {
             id: current::next_id(),
             node,
             pool,
             body,
-            path,
+            ground,
             opened,
             fail_fast,
             inline,
             inlined,
             listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
+            spawned: AtomicU64::new(0),
             jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::default() }),
             listed: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -194,9 +203,13 @@ impl Core {
 
     /// Gives out the number of the next job, from 1.
     pub(crate) fn next_number(&self) -> u64 {
-        let mut jobs = self.jobs.lock();
-        jobs.spawned += 1;
-        jobs.spawned
+        // Publishes nothing. Who asks at once may queue in another order: see `enqueue`.
+        self.spawned.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many jobs were spawned.
+    pub(super) fn spawned(&self) -> u64 {
+        self.spawned.load(Ordering::Relaxed)
     }
 
     /// Asks for a thread for what is queued.
@@ -211,32 +224,41 @@ impl Core {
 
     /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
     /// `own_thread` job.
-    pub(super) fn claim(&self, inline: bool) -> Option<Queued> {
+    pub(super) fn claim(&self, inline: bool) -> Option<Claimed> {
         self.claim_at(|jobs| {
-            let may_run = |entry: &Queued| !(inline && entry.job.own_thread);
+            let may_run = |entry: &Queued| !(inline && entry.shared().own_thread);
             jobs.queue.iter().position(may_run)
         })
     }
 
     /// Takes out the entry of `job`, if it is queued still.
-    pub(crate) fn claim_job(&self, job: &Job) -> Option<Queued> {
+    pub(crate) fn claim_job(&self, job: &Job) -> Option<Claimed> {
         self.claim_at(|jobs| jobs.find(job))
     }
 
-    pub(super) fn claim_at(&self, find: impl FnOnce(&Jobs) -> Option<usize>) -> Option<Queued> {
-        let mut jobs = self.jobs.lock();
-        let at = find(&jobs)?;
-        let entry = jobs.claim(at)?;
-        drop(jobs);
-        if entry.job.own_thread && self.node.clock().run().is_none() {
-            self.pool.unforce();
-        }
-        Some(entry)
+    pub(super) fn claim_at(&self, find: impl FnOnce(&Jobs) -> Option<usize>) -> Option<Claimed> {
+        with_chair(|chair| {
+            let mut jobs = self.jobs.lock();
+            let at = find(&jobs)?;
+            let entry = jobs.claim(at, chair.seat())?;
+            drop(jobs);
+            if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
+                self.pool.unforce();
+            }
+            Some(entry)
+        })
+    }
+
+    /// Claims a job that was just tied, for a model without a pool.
+    #[cfg(all(test, tassel_loom))]
+    pub(crate) fn claim_new(&self, entry: Queued) -> Option<Claimed> {
+        self.jobs.lock().queue.push_back(entry);
+        self.claim(false)
     }
 
     /// `job` is waited for by a thread that is about to park: if no thread can be had for it, that one is.
-    pub(crate) fn add_joined(&self, job: &Arc<Job>) {
-        let before = self.jobs.lock().joined.insert(job.number(), Arc::clone(job));
+    pub(crate) fn add_joined(&self, job: &JobRef) {
+        let before = self.jobs.lock().joined.insert(job.number(), job.clone());
         drop(before);
     }
 
@@ -257,19 +279,20 @@ impl Core {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// The job has ended, run or not.
-    pub(crate) fn leave(&self, job: &Job) {
-        let gone = self.jobs.lock().claimed.remove(&job.number());
+    /// The claimed job has ended, run or not.
+    pub(super) fn leave(&self, claimed: &Claimed) {
+        let gone = self.jobs.lock().claimed.remove(claimed.key);
         drop(gone);
     }
 
-    /// Lists the jobs that are alive, in the order of spawning.
-    pub(crate) fn alive(&self) -> Vec<Arc<Job>> {
+    /// Lists the jobs that are alive, in the order of spawning, with the seats of those that run them.
+    pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Arc<Seat>>)> {
         let jobs = self.jobs.lock();
-        let queued = jobs.queue.iter().map(|entry| &entry.job);
-        let mut alive: Vec<_> = jobs.claimed.values().chain(queued).cloned().collect();
+        let queued = jobs.queue.iter().map(|entry| (entry.shared().clone(), None));
+        let claimed = jobs.claimed.iter().map(|(_, run)| (run.job.clone(), Some(Arc::clone(&run.seat))));
+        let mut alive: Vec<_> = claimed.chain(queued).collect();
         drop(jobs);
-        alive.sort_by_key(|job| job.number());
+        alive.sort_by_key(|(job, _)| job.number());
         alive
     }
 
@@ -294,7 +317,7 @@ impl Core {
         };
         let ends = match job {
             Some(job) => job.ends_by_itself(now),
-            None => jobs.queue.iter().any(|entry| entry.job.ends_by_itself(now)),
+            None => jobs.queue.iter().any(|entry| entry.shared().ends_by_itself(now)),
         };
         if ends {
             return vec![Arc::new(Moving)];

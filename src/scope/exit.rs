@@ -77,14 +77,14 @@ impl Core {
         let mut jobs = self.jobs.lock();
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
         let mut log = std::mem::take(&mut jobs.log);
-        let (cut, cut_alone, spawned) = (jobs.cut, jobs.cut_alone.take(), jobs.spawned);
+        let (cut, cut_alone) = (jobs.cut, jobs.cut_alone.take());
         let mut notes = std::mem::take(&mut jobs.body_notes);
         notes.append(&mut jobs.job_notes);
         drop(jobs);
         let mut info = ScopeInfo {
             name: self.label().name.clone(),
             place: self.label().place,
-            jobs: spawned,
+            jobs: self.spawned(),
             reason,
             stopped: false,
         };

@@ -19,74 +19,30 @@
 
 use crate::{
     cancel::{
-        current::{self, Activity, Doing},
+        current::{self, Activity, Doing, Strand},
         reason::ReasonKind,
         token::{self, CancelToken},
     },
-    error::{JobId, JoinError, Leaf, try_drop},
+    error::{Failure, JobId, JoinError, Leaf},
     park::{
         seat::Seat,
         standstill::{Awaited, Party, Wait},
     },
-    prim::Mutex,
-    raw::Tally,
+    raw::{Reader, Tally},
     scope::{
         core::Core,
         cycle::{self, Joining},
-        job::{Job, Outcome},
+        job::{Job, JobRef, Outcome},
         run,
     },
     wait::{self, Call, End},
 };
 use std::{
-    any::Any,
     fmt,
-    marker::PhantomData,
     panic::Location,
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// Where a job leaves its value.
-#[derive(Debug)]
-pub(crate) struct Slot<V>(Mutex<Content<V>>);
-
-#[derive(Debug)]
-enum Content<V> {
-    Empty,
-    Value(V),
-    /// Nobody holds the handle any more.
-    Abandoned,
-}
-
-impl<V> Slot<V> {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Slot(Mutex::new(Content::Empty)))
-    }
-
-    /// Leaves the value, or drops it here if nobody wants it: `Err` is the panic of that drop.
-    pub(crate) fn fill(&self, value: V) -> Result<(), Box<dyn Any + Send>> {
-        let mut content = self.0.lock();
-        if let Content::Abandoned = *content {
-            drop(content);
-            return try_drop(value);
-        }
-        *content = Content::Value(value);
-        Ok(())
-    }
-
-    fn take(&self) -> Option<V> {
-        match std::mem::replace(&mut *self.0.lock(), Content::Empty) {
-            Content::Value(value) => Some(value),
-            Content::Empty | Content::Abandoned => None,
-        }
-    }
-
-    fn abandon(&self) {
-        let content = std::mem::replace(&mut *self.0.lock(), Content::Abandoned);
-        drop(content);
-    }
-}
 
 /// A handle on a spawned job: to wait for its value, to look at it, to cancel it.
 ///
@@ -95,22 +51,28 @@ impl<V> Slot<V> {
 /// leaks the value too, which is then never dropped, and keeps a little of the scope's memory; the scope itself ends as
 /// ever. Failures are not leaked: they are the scope's, and that of an isolated job comes back in the group.
 pub struct JobHandle<'scope, V> {
-    core: Arc<Tally<Core>>,
-    job: Arc<Job>,
-    slot: Arc<Slot<V>>,
+    core: &'scope Arc<Tally<Core>>,
+    job: Reader<'scope, Job, V, Failure>,
     /// Makes the value of an isolated job out of its failure.
     from_leaf: Option<fn(Leaf) -> V>,
-    lifetime: PhantomData<&'scope ()>,
 }
 
-impl<V> JobHandle<'_, V> {
+impl<'scope, V> JobHandle<'scope, V> {
     pub(crate) fn new(
-        core: &Arc<Tally<Core>>,
-        job: Arc<Job>,
-        slot: Arc<Slot<V>>,
+        core: &'scope Arc<Tally<Core>>,
+        job: Reader<'scope, Job, V, Failure>,
         from_leaf: Option<fn(Leaf) -> V>,
     ) -> Self {
-        JobHandle { core: Arc::clone(core), job, slot, from_leaf, lifetime: PhantomData }
+        JobHandle { core, job, from_leaf }
+    }
+
+    fn job(&self) -> &JobRef {
+        self.job.shared()
+    }
+
+    /// The job's strand, made now if need be.
+    fn strand(&self) -> &Arc<Strand> {
+        self.job().seed.strand(&self.core.ground)
     }
 
     /// Waits for the job and returns its value.
@@ -207,11 +169,11 @@ impl<V> JobHandle<'_, V> {
     }
 
     fn cancel_for(&self, text: Option<String>, place: &'static Location<'static>) {
-        if self.job.outcome().is_some() {
+        if self.job().outcome().is_some() {
             return;
         }
-        token::cancel(self.job.strand.node(), ReasonKind::Explicit, text, place, true);
-        run::give_up_now(&self.core, &self.job);
+        token::cancel(self.strand().node(), ReasonKind::Explicit, text, place, true);
+        run::give_up_now(self.core, self.job());
     }
 
     /// Returns the job's own token, to hand to others: they may cancel the job, watch it, or move its deadline, also when
@@ -237,11 +199,11 @@ impl<V> JobHandle<'_, V> {
     /// ```
     #[must_use]
     pub fn token(&self) -> CancelToken {
-        let node = self.job.strand.node();
-        if self.job.outcome().is_some() {
+        let node = self.strand().node();
+        if self.job().outcome().is_some() {
             node.close(); // whoever ended the job may have found no node
-        } else if !self.job.is_watched() && self.job.is_queued() {
-            run::watch(&self.core, &self.job);
+        } else if !self.job().is_watched() && self.job().is_queued() {
+            run::watch(self.core, self.job());
         }
         CancelToken::of(node)
     }
@@ -249,31 +211,31 @@ impl<V> JobHandle<'_, V> {
     /// Returns the number by which groups and snapshots name the job, unique in the process.
     #[must_use]
     pub fn id(&self) -> JobId {
-        self.job.id()
+        self.job().id()
     }
 
     /// Returns the job's name; one that was given none is called after its spawn place and number.
     #[must_use]
     pub fn name(&self) -> String {
-        self.job.strand.label.name().to_string()
+        self.job().label().name().to_string()
     }
 
     /// The outcome, if there is one or there can be none but *never started*.
     fn look(&self) -> Option<Outcome> {
-        run::give_up(&self.core, &self.job);
-        self.job.outcome()
+        run::give_up(self.core, self.job());
+        self.job().outcome()
     }
 
-    fn claim(&self, outcome: Outcome) -> Result<V, JoinError> {
+    fn claim(self, outcome: Outcome) -> Result<V, JoinError> {
         if let (Outcome::Failed(_) | Outcome::Panicked(_), Some(from_leaf)) = (&outcome, self.from_leaf) {
-            if let Some(leaf) = self.core.take_leaf(self.job.id()) {
+            if let Some(leaf) = self.core.take_leaf(self.job().id()) {
                 return Ok(from_leaf(leaf));
             }
         }
-        match self.job.join_error(outcome) {
+        match self.job().join_error(outcome) {
             Some(error) => Err(error),
             // Only `join` and its kin take the value, and they consume the handle.
-            None => self.slot.take().ok_or_else(|| JoinError::WouldDeadlock { cycle: Vec::new() }),
+            None => self.job.take().ok_or_else(|| JoinError::WouldDeadlock { cycle: Vec::new() }),
         }
     }
 
@@ -288,10 +250,11 @@ impl<V> JobHandle<'_, V> {
         }
         current::check().map_err(JoinError::You)?;
         self.check_ancestors()?;
-        let may_run = !self.job.own_thread && self.core.may_inline();
+        let job = self.job();
+        let may_run = !job.own_thread && self.core.may_inline();
         if limit.is_none() && may_run && self.cannot_outlast() {
-            if let Some(entry) = self.core.claim_job(&self.job) {
-                let _doing = Doing::new(Activity::Join, place, Some(&self.job.strand));
+            if let Some(entry) = self.core.claim_job(job) {
+                let _doing = Doing::new(Activity::Join, place, Some(job.label()));
                 entry.run(true);
                 if let Some(outcome) = self.look() {
                     return Ok(Some(outcome));
@@ -299,22 +262,21 @@ impl<V> JobHandle<'_, V> {
             }
         }
         let _joining = self.join_the_others(limit)?;
-        let registered = Joiner { core: &self.core, job: &self.job, seat: None.into() };
+        let registered = Joiner { core: self.core, job, seat: None.into() };
         let until = match limit {
             Some(Limit::At(until)) => Some(*until),
             Some(Limit::Never) | None => None,
         };
-        let ends = JoinOf { core: Arc::clone(&self.core), job: Arc::clone(&self.job) };
-        let strand = Arc::clone(&self.job.strand);
-        let call = Call { activity: Activity::Join, place, on: Some(strand), ends: Wait::For(Arc::new(ends)) };
+        let ends = Wait::For(Arc::new(JoinOf { core: Arc::clone(self.core), job: job.clone() }));
+        let call = Call { activity: Activity::Join, place, on: Some(job.label().clone()), ends };
         let ended = wait::wait(&call, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {
                 return Some(outcome);
             }
             // D18: no thread can be had. The joiner's is one.
-            if limit.is_none() && self.core.is_refused() && !self.job.own_thread && self.core.may_inline() {
-                if let Some(entry) = self.core.claim_job(&self.job) {
+            if limit.is_none() && self.core.is_refused() && !job.own_thread && self.core.may_inline() {
+                if let Some(entry) = self.core.claim_job(job) {
                     entry.run(true);
                     return self.look();
                 }
@@ -332,22 +294,23 @@ impl<V> JobHandle<'_, V> {
     fn cannot_outlast(&self) -> bool {
         current::with(|frame| {
             frame.is_some_and(|frame| {
-                let is_body = Arc::ptr_eq(&frame.strand, &self.core.body);
-                frame.scope == self.core.id && (is_body || frame.strand.own().is_none())
+                let own = frame.line.made().and_then(|strand| strand.own());
+                frame.scope == self.core.id && own.is_none()
             })
         })
     }
 
     /// Joining oneself, or whoever cannot end before oneself, can never end.
     fn check_ancestors(&self) -> Result<(), JoinError> {
-        let mut strand = current::with(|frame| Some(Arc::clone(&frame?.strand)));
+        let Some(job) = self.job().seed.made() else { return Ok(()) }; // nobody stands below it
+        let mut strand = current::with(|frame| Some(Arc::clone(frame?.line.strand())));
         let mut cycle = Vec::new();
         while let Some(here) = strand {
             // Bodies and bound code are passed through: only jobs have handles.
             if here.label.what == "job" {
                 cycle.push(here.label.name().to_string());
             }
-            if Arc::ptr_eq(&here, &self.job.strand) {
+            if Arc::ptr_eq(&here, job) {
                 return Err(JoinError::WouldDeadlock { cycle });
             }
             strand = here.parent().cloned();
@@ -361,7 +324,7 @@ impl<V> JobHandle<'_, V> {
         if limit.is_some() || deadline.is_some() {
             return Ok(None);
         }
-        let joining = cycle::enter(current::chain(), &self.job.strand);
+        let joining = cycle::enter(current::chain(), self.strand());
         joining.map(Some).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }
@@ -369,7 +332,7 @@ impl<V> JobHandle<'_, V> {
 /// What a joiner waits for.
 struct JoinOf {
     core: Arc<Tally<Core>>,
-    job: Arc<Job>,
+    job: JobRef,
 }
 
 impl Awaited for JoinOf {
@@ -386,7 +349,7 @@ enum Limit {
 /// Takes the seat out of the job's list when the wait is over.
 struct Joiner<'a> {
     core: &'a Core,
-    job: &'a Arc<Job>,
+    job: &'a JobRef,
     seat: std::cell::RefCell<Option<Arc<Seat>>>,
 }
 
@@ -406,13 +369,6 @@ impl Drop for Joiner<'_> {
             self.core.remove_joined(self.job);
             self.job.remove_joiner(&seat);
         }
-    }
-}
-
-impl<V> Drop for JobHandle<'_, V> {
-    /// Detaches nothing: a value that is there already is dropped here, a later one by the job.
-    fn drop(&mut self) {
-        self.slot.abandon();
     }
 }
 

@@ -3,10 +3,12 @@
 //! | state | means | next |
 //! |---|---|---|
 //! | `QUEUED` | stands in its scope's queue, or was just claimed | `RUNNING` by its claimer, `DROPPED` by a cancel |
-//! | `RUNNING` | its claimer found no cancel after the claim | |
+//! | `RUNNING` | its claimer found no cancel after the claim | `DONE`, `ENDED` by its runner |
+//! | `DONE` | it has ended, with a value | |
+//! | `ENDED` | it has ended otherwise, as its outcome says | |
 //! | `DROPPED` | will never start; its handle says so already, its captures may still be there | |
 //!
-//! That it has ended, its outcome says.
+//! Beside the state a bit tells that somebody joins it. A job that nobody waits for ends with one swap.
 //!
 //! # Promises
 //!
@@ -20,16 +22,17 @@
 use crate::{
     cancel::{
         callback::Registration,
-        current::Strand,
-        node::Own,
-        reason::{Reason, ReasonKind},
+        current::{Ground, Seed},
+        deadline::{Tick, TickCell},
+        node::{Node, Own},
+        reason::{Label, Reason, ReasonKind},
     },
-    error::{JobId, JoinError, Origin, Role, thread_name},
+    error::{Failure, JobId, JoinError, Origin, Role, thread_name},
     park::seat::Seat,
     prim::{AtomicU8, Mutex, MutexGuard, Ordering},
+    raw::Shared,
 };
 use std::{
-    fmt,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -37,6 +40,12 @@ use std::{
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
 const DROPPED: u8 = 2;
+const DONE: u8 = 3;
+const ENDED: u8 = 4;
+const STATE: u8 = 7;
+
+/// Somebody may have registered as a joiner.
+const JOINED: u8 = 8;
 
 /// How a job ended, for its joiners. The error itself belongs to the scope.
 #[derive(Clone, Debug)]
@@ -48,93 +57,136 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Told {
     outcome: Option<Outcome>,
     joiners: Vec<Arc<Seat>>,
 }
 
 /// What its scope, its runner and its handle share of a job.
+#[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) strand: Arc<Strand>,
+    pub(crate) seed: Seed,
     /// The handle owns its failure (D5).
     pub(crate) isolated: bool,
     /// Never run on the thread of a scope's owner or joiner.
     pub(crate) own_thread: bool,
     state: AtomicU8,
-    started: OnceLock<Instant>,
-    shared: Mutex<Shared>,
+    started: TickCell,
+    told: Mutex<Told>,
     /// Gives it up when its own node stops before it starts.
     watch: OnceLock<Registration>,
 }
 
+/// A job, for whoever needs it, for as long as they like.
+pub(crate) type JobRef = Shared<Job, Failure>;
+
 impl Job {
-    pub(crate) fn new(strand: Arc<Strand>, isolated: bool, own_thread: bool) -> Arc<Self> {
-        let state = AtomicU8::new(QUEUED);
-        Arc::new(Job {
-            strand,
+    pub(crate) fn new(seed: Seed, isolated: bool, own_thread: bool) -> Self {
+        Job {
+            seed,
             isolated,
             own_thread,
-            state,
-            started: OnceLock::new(),
-            shared: Mutex::default(),
+            state: AtomicU8::new(QUEUED),
+            started: TickCell::never(),
+            told: Mutex::default(),
             watch: OnceLock::new(),
-        })
+        }
     }
 
     pub(crate) fn id(&self) -> JobId {
-        JobId::new(self.strand.id)
+        JobId::new(self.seed.id)
+    }
+
+    pub(crate) fn label(&self) -> &Label {
+        &self.seed.label
     }
 
     pub(crate) fn number(&self) -> u64 {
-        self.strand.label.number
+        self.seed.label.number
+    }
+
+    /// Returns its own node, if anybody has needed one.
+    pub(crate) fn own(&self) -> Option<&Arc<Node>> {
+        self.seed.own()
+    }
+
+    fn state(&self) -> u8 {
+        // Pairs with the exchanges and swaps below: what goes with a state is there.
+        self.state.load(Ordering::Acquire) & STATE
+    }
+
+    /// Leaves `QUEUED`; `false` if that has happened. Of those who try, one succeeds.
+    fn leave_queued(&self, to: u8) -> bool {
+        let next = |state| (state & STATE == QUEUED).then_some(state | to);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        // Pairs with the exchanges in `start` and `drop_unstarted`; what decides is an exchange, never this look.
-        self.state.load(Ordering::Acquire) == QUEUED
+        self.state() == QUEUED
     }
 
     /// Tells whether its code has begun.
     pub(crate) fn has_started(&self) -> bool {
-        self.started.get().is_some()
+        self.started().is_some()
     }
 
     /// When its code began.
     pub(crate) fn started(&self) -> Option<Instant> {
-        self.started.get().copied()
+        self.started.get().instant()
     }
 
     /// Returns how the job ended, if it has.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.shared.lock().outcome.clone()
-    }
-
-    /// Registers a joiner, unless the job has ended.
-    pub(crate) fn add_joiner(&self, seat: &Arc<Seat>) {
-        let mut shared = self.shared.lock();
-        if shared.outcome.is_none() && !shared.joiners.iter().any(|joiner| joiner.id == seat.id) {
-            shared.joiners.push(Arc::clone(seat));
+        match self.state() {
+            QUEUED | RUNNING => None,
+            DONE => Some(Outcome::Value),
+            // Whoever dropped it gives the outcome in the same lock.
+            _ => self.told.lock().outcome.clone(),
         }
     }
 
+    /// Registers a joiner, who looks for the outcome after that.
+    pub(crate) fn add_joiner(&self, seat: &Arc<Seat>) {
+        let mut told = self.told.lock();
+        if !told.joiners.iter().any(|joiner| joiner.id == seat.id) {
+            told.joiners.push(Arc::clone(seat));
+        }
+        drop(told);
+        // Pairs with the swap in `end`: it finds the bit and then the joiner, or the look that follows finds the end.
+        self.state.fetch_or(JOINED, Ordering::AcqRel);
+    }
+
     pub(crate) fn remove_joiner(&self, seat: &Seat) {
-        let mut shared = self.shared.lock();
-        if let Some(at) = shared.joiners.iter().position(|joiner| joiner.id == seat.id) {
-            drop(shared.joiners.swap_remove(at));
+        let mut told = self.told.lock();
+        if let Some(at) = told.joiners.iter().position(|joiner| joiner.id == seat.id) {
+            let gone = told.joiners.swap_remove(at);
+            drop(told);
+            drop(gone);
         }
     }
 
     /// Pokes the joiners without a change of state: no thread can be had for the job.
     pub(crate) fn poke_joiners(&self) {
-        let joiners = self.shared.lock().joiners.clone();
+        let joiners = self.told.lock().joiners.clone();
         for joiner in joiners {
             joiner.poke();
         }
     }
 
-    /// Gives the outcome, once, and tells the joiners.
+    /// Gives the outcome of a job that has started, once, and tells the joiners.
     pub(crate) fn end(&self, outcome: Outcome) {
-        tell(self.shared.lock(), outcome);
+        if matches!(outcome, Outcome::Value) {
+            // Pairs with the load in `state`, and with `add_joiner`.
+            if self.state.swap(DONE, Ordering::AcqRel) & JOINED != 0 {
+                poke_all(self.told.lock());
+            }
+            return;
+        }
+        let mut told = self.told.lock();
+        told.outcome = Some(outcome);
+        // Pairs with the load in `state`. In the lock, so the joiners are taken after it.
+        self.state.swap(ENDED, Ordering::AcqRel);
+        poke_all(told);
     }
 
     /// Decides that a job that has not started never starts. `outcome` makes the outcome, and records what goes with it; it is
@@ -143,20 +195,23 @@ impl Job {
     ///
     /// When this returns, what was decided is on record, whoever did it: so the job may be counted out.
     pub(crate) fn drop_unstarted(&self, outcome: impl FnOnce(bool) -> Outcome) -> bool {
-        let mut shared = self.shared.lock();
+        let mut told = self.told.lock();
         let timed_out = self.own_deadline_passed();
-        // Against `start`: one of the two exchanges succeeds.
-        if self.state.compare_exchange(QUEUED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // Against `start`.
+        if !self.leave_queued(DROPPED) {
             return false;
         }
-        mutant!("record_after_unlock" => drop(shared); shared = self.shared.lock());
-        tell(shared, outcome(timed_out));
+        mutant!("record_after_unlock" => drop(told); told = self.told.lock());
+        told.outcome = Some(outcome(timed_out));
+        poke_all(told);
         true
     }
 
     /// Waits until whoever decides that the job never starts has what goes with it on record.
     pub(crate) fn await_decision(&self) {
-        drop(self.shared.lock());
+        if self.state() == DROPPED {
+            drop(self.told.lock());
+        }
     }
 
     /// Keeps what gives it up when its own node stops.
@@ -171,71 +226,64 @@ impl Job {
 
     /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.
     pub(crate) fn ends_by_itself(&self, now: Instant) -> bool {
-        let deadline = || self.strand.own().and_then(|node| node.deadline());
+        let deadline = || self.own().and_then(|node| node.deadline());
         self.watch.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
     }
 
     /// How it was cancelled alone, before its scope was: by its handle or itself, which is the scope's will, or by its
     /// token (D2). A time of its own that is over is no cancel.
     pub(crate) fn cancelled_alone(&self) -> Option<Own> {
-        let own = self.strand.own().and_then(|node| node.own_first());
+        let own = self.own().and_then(|node| node.own_first());
         own.filter(|own| own.reason.kind() != ReasonKind::Deadline)
     }
 
     fn own_deadline_passed(&self) -> bool {
-        let own = self.strand.own().filter(|node| node.outside().is_none()).and_then(|node| node.own());
+        let own = self.own().filter(|node| node.outside().is_none()).and_then(|node| node.own());
         own.is_some_and(|own| own.reason.kind() == ReasonKind::Deadline)
     }
 
     /// Decides that the job starts. The claimer has looked for a cancel after its claim.
     pub(crate) fn start(&self, now: impl FnOnce() -> Instant) -> bool {
         // Against `drop_unstarted`.
-        let starts = self.state.compare_exchange(QUEUED, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let starts = self.leave_queued(RUNNING);
         if starts {
-            let _ = self.started.set(now());
+            self.started.set(Tick::of(now()));
         }
         starts
     }
 
     pub(crate) fn join_error(&self, outcome: Outcome) -> Option<JoinError> {
         let id = self.id();
-        let name = self.strand.label.name();
+        let name = || self.label().name();
         match outcome {
             Outcome::Value => None,
-            Outcome::Failed(text) => Some(JoinError::Failed { id, name, text }),
-            Outcome::Panicked(text) => Some(JoinError::Panicked { id, name, text }),
-            Outcome::Cancelled { reason, started } => Some(JoinError::Cancelled { id, name, reason, started }),
+            Outcome::Failed(text) => Some(JoinError::Failed { id, name: name(), text }),
+            Outcome::Panicked(text) => Some(JoinError::Panicked { id, name: name(), text }),
+            Outcome::Cancelled { reason, started } => Some(JoinError::Cancelled { id, name: name(), reason, started }),
         }
     }
 
-    /// What is said of it in its scope's group, at `now`; the scope was opened at `opened`.
-    pub(crate) fn origin(&self, now: Instant, opened: Instant) -> Origin {
+    /// What is said of it in the group of its scope, which stands at `ground` and was opened at `opened`, at `now`.
+    pub(crate) fn origin(&self, ground: &Ground, now: Instant, opened: Instant) -> Origin {
         Origin {
             id: self.id(),
-            name: self.strand.label.name.clone(),
+            name: self.label().name.clone(),
             role: Role::Job,
-            place: self.strand.label.place,
+            place: self.label().place,
             number: self.number(),
-            path: self.strand.path(),
+            path: self.label().path_below(&ground.path),
             offset: now.saturating_duration_since(opened),
-            took: self.started.get().map_or(Duration::ZERO, |started| now.saturating_duration_since(*started)),
+            took: self.started().map_or(Duration::ZERO, |started| now.saturating_duration_since(started)),
             thread: thread_name(),
         }
     }
 }
 
-/// Gives the outcome, unless there is one, and tells the joiners.
-fn tell(mut shared: MutexGuard<'_, Shared>, outcome: Outcome) {
-    shared.outcome.get_or_insert(outcome);
-    let joiners = std::mem::take(&mut shared.joiners);
-    drop(shared);
+/// Tells the joiners.
+fn poke_all(mut told: MutexGuard<'_, Told>) {
+    let joiners = std::mem::take(&mut told.joiners);
+    drop(told);
     for joiner in joiners {
         joiner.poke();
-    }
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("strand", &self.strand).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@
 use crate::{
     cancel::{
         callback::Registration,
-        current::{self, Frame, Strand},
+        current::{self, Frame, Ground, Seed, Strand},
         deadline::Deadline,
         node::{Hook, Node, Parents, Terms},
         reason::{Cancelled, Label, Reason, ReasonKind},
@@ -25,14 +25,15 @@ use crate::{
     pool::{Refused, UsePool},
     raw::{self, Face, Tally, Tether},
     scope::{
-        core::{Core, Ending, Queued, Setup},
-        handle::{JobHandle, Slot},
+        core::{Core, Setup},
+        handle::JobHandle,
         job::Job,
         options::{OnFailure, OnPanic, ScopeOptions},
         run,
     },
 };
 use std::{
+    convert::Infallible,
     error::Error,
     fmt,
     panic::{AssertUnwindSafe, Location, catch_unwind},
@@ -215,7 +216,7 @@ impl ScopeOptions {
         let terms = Terms { deadline: Deadline::earlier(deadline, timeout), grace: self.grace, ..Terms::default() };
         let node = Node::with(&parents, label.clone(), clock, terms);
         let (above, order, inlined) = current::with(|frame| match frame {
-            Some(frame) => (Some(frame.strand.path()), frame.strand.order, frame.inlined),
+            Some(frame) => (Some(frame.line.path()), frame.line.order(), frame.inlined),
             None => (None, 0, 0),
         });
         let path = match above {
@@ -223,10 +224,11 @@ impl ScopeOptions {
             _ => label.name(),
         };
         let body_label = Label { what: "body", ..label };
-        let body = Strand::at(body_label, Arc::clone(&path), order, &node);
+        let ground = Ground::new(node, path);
+        let body = Strand::on(&ground, body_label, order);
         let fail_fast = self.on_failure == OnFailure::FailFast;
         let core =
-            Core::new(Setup { node, pool, body, path, fail_fast, inline: !self.no_inline, inlined, keep: self.keep });
+            Core::new(Setup { ground, pool, body, fail_fast, inline: !self.no_inline, inlined, keep: self.keep });
         let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);
@@ -279,19 +281,16 @@ impl Open {
     {
         let core = &self.core;
         let _left = Left(core);
-        let strand = Arc::clone(&core.body);
-        let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined: core.inlined });
-        let pool = UsePool::new(&core.pool);
-        let ended = raw::tether::<ScopeFace, _>(
-            core,
-            |frame| {
-                let result = catch_unwind(AssertUnwindSafe(|| body(frame.0).into_result()));
-                core.body_ended(result)
-            },
-            |_| core.settle(),
-        );
-        drop(pool);
-        drop(frame);
+        let frame = Frame { scope: core.id, inlined: core.inlined, ..Frame::of(&core.body) };
+        let ended = current::enter(frame, || {
+            let _pool = UsePool::new(&core.pool);
+            raw::tether::<ScopeFace, _, _>(
+                core,
+                |frame| body(frame.0),
+                |result| core.body_ended(result.map(Return::into_result)),
+                || core.settle(),
+            )
+        });
         match ended {
             Ok(body) => core.result(body),
             // `body_ended` is ours and catches the user's panics; a panic of its own goes on, after the join.
@@ -523,7 +522,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
     /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
     pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
-        let mut tied = self.tether.tie(callback);
+        let (mut tied, value) = self.tether.tie((), move || Ok::<(), Infallible>(callback()));
+        drop(value);
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| tied.run()));
             if let Err(payload) = outcome {
@@ -682,26 +682,20 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         let core = self.scope.core();
         let has_timeout = self.timeout.is_some();
         let job = prepare(core, self.name, self.timeout, isolated, self.own_thread, place);
-        let slot = Slot::new();
-        if core.node.is_cancelled() {
-            // Dropped inside this call, before the handle says so (D6).
-            drop(f);
-            run::refuse(core, &job);
-            return JobHandle::new(core, job, slot, from_leaf);
-        }
-        let value = Arc::clone(&slot);
-        let tied = self.scope.tether.tie(move || -> Ending {
-            match catch_unwind(AssertUnwindSafe(f)) {
-                Ok(Ok(result)) => value.fill(wrap(result)).map_err(Failure::Panic),
-                Ok(Err(error)) => Err(Failure::Error(error)),
-                Err(payload) => Err(Failure::Panic(payload)),
-            }
+        let (mut tied, value) = self.scope.tether.tie(job, move || match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(Ok(result)) => Ok(wrap(result)),
+            Ok(Err(error)) => Err(Failure::Error(error)),
+            Err(payload) => Err(Failure::Panic(payload)),
         });
-        if has_timeout {
-            run::watch(core, &job);
+        if core.node.is_cancelled() {
+            run::refuse(core, &mut tied);
+        } else {
+            if has_timeout {
+                run::watch(core, tied.shared());
+            }
+            core.enqueue(tied);
         }
-        core.enqueue(Queued { job: Arc::clone(&job), tied });
-        JobHandle::new(core, job, slot, from_leaf)
+        JobHandle::new(core, value, from_leaf)
     }
 }
 
@@ -713,15 +707,13 @@ fn prepare(
     isolated: bool,
     own_thread: bool,
     place: &'static Location<'static>,
-) -> Arc<Job> {
+) -> Job {
     let node = &core.node;
     let number = core.next_number();
     let label = Label { what: "job", name, place, number };
     let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
     let order = node.clock().run().map_or(0, |run| run.next_order());
-    let parent = core.body.parent().cloned();
-    let strand = Strand::job(label, &core.path, order, node, deadline, parent);
-    Job::new(strand, isolated, own_thread)
+    Job::new(Seed::new(label, order, deadline, &core.ground), isolated, own_thread)
 }
 
 /// Options for an isolated job; see [`JobBuilder::isolated`].

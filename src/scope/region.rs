@@ -73,16 +73,10 @@ fn enter_as<T>(
     let terms = Terms { deadline: deadline(&clock), sight, ..Terms::default() };
     let node = Node::with(&Parents { parent: here.as_ref(), also: None }, label.clone(), clock, terms);
     let close = Close(Arc::clone(&node));
-    let region = Some(Arc::clone(&node));
-    let frame = if let Some(frame) = current::frame() {
-        Frame { region, scope: 0, ..frame }
-    } else {
-        let path = label.name();
-        Frame { strand: Strand::at(label, path, 0, &node), region, scope: 0, inlined: 0 }
-    };
-    let entered = current::enter(frame);
-    let result = f();
-    drop(entered);
+    let result = current::with(|frame| match frame {
+        Some(frame) => current::enter(Frame { region: Some(&node), scope: 0, ..*frame }, f),
+        None => current::enter(Frame::of(&Strand::at(label.clone(), label.name(), 0, &node)), f),
+    });
     let left = judge(&node, result);
     drop(close);
     left
@@ -467,15 +461,16 @@ mod tests {
     #[test]
     fn a_stop_from_outside_passes_with_what_is_around_it() {
         let node = node(None);
-        let _frame = stand(&node);
-        let stopped = move_on_after(LONG, || {
-            given::cancel(&node);
-            nap().map_err(|error| error.context("around"))
-        });
-        let error = stopped.unwrap_err();
-        assert_eq!(error.to_string(), "around");
-        assert!(error.is::<Cancelled>());
-        assert!(fail_after(LONG, nap).is_err_and(|error| error.is::<Cancelled>()));
+        stand(&node, || {
+            let stopped = move_on_after(LONG, || {
+                given::cancel(&node);
+                nap().map_err(|error| error.context("around"))
+            });
+            let error = stopped.unwrap_err();
+            assert_eq!(error.to_string(), "around");
+            assert!(error.is::<Cancelled>());
+            assert!(fail_after(LONG, nap).is_err_and(|error| error.is::<Cancelled>()));
+        })
     }
 
     #[test]
@@ -546,6 +541,6 @@ mod tests {
         assert_eq!(closed(), Some(ReasonKind::Closed));
         assert!(catch_unwind(AssertUnwindSafe(|| enter(true))).is_err());
         assert_eq!(closed(), Some(ReasonKind::Closed));
-        assert!(current::frame().is_none());
+        assert!(current::with(|frame| frame.is_none()));
     }
 }

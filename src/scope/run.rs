@@ -3,7 +3,7 @@
 //! # Promises
 //!
 //! 1. The order of the end (S11): closure and captures gone, leaf recorded, outcome visible, siblings cancelled (D21),
-//!    count lowered (by the [`Tied`], last).
+//!    count lowered (by dropping the entry, last).
 //! 2. A job whose scope or handle was cancelled before it started never runs: its captures are dropped under a
 //!    guard, and its outcome is `Cancelled { started: false }` (D6).
 //!
@@ -13,27 +13,28 @@
 
 use crate::{
     cancel::{
-        current::{self, Frame},
+        current::{self, Frame, Line},
         reason::{Cancelled, ReasonKind, TimedOut},
     },
     error::{Failure, around_stop, drop_guarded, stop_in},
-    park::seat::with_chair,
+    park::{seat::with_chair, virtual_run::Run},
     pool::{self, UsePool},
-    raw::{Tally, Tied},
+    raw::{Ended, Tally},
     scope::{
-        core::{Core, Ending, Queued},
-        job::{Job, Outcome},
+        core::{Claimed, Core, Queued},
+        job::{Job, JobRef, Outcome},
     },
 };
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
 };
 
 /// Decides that an unstarted job whose scope or own node is stopping never starts, so that handles can say so before its
 /// captures are gone. If its own time is over, that is a failure. `false` if there was nothing to decide.
 pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
-    let reason = if job.is_queued() { job.strand.nearest().reason().or_else(|| core.node.reason()) } else { None };
+    let reason = || job.own().and_then(|own| own.reason()).or_else(|| core.node.reason());
+    let reason = if job.is_queued() { reason() } else { None };
     let mut tells = None;
     let given_up = match reason {
         None => {
@@ -51,7 +52,7 @@ pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
         }),
     };
     if let Some(tells) = tells {
-        core.fail_siblings(&job.strand.label, tells);
+        core.fail_siblings(job.label(), tells);
     }
     given_up
 }
@@ -64,92 +65,108 @@ pub(crate) fn give_up_now(core: &Core, job: &Job) {
 }
 
 /// Has the job given up when its time is over, or its token is cancelled, even if nobody comes for it before.
-pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &Arc<Job>) {
-    let (weak_core, weak_job) = (Arc::downgrade(core), Arc::downgrade(job));
-    job.keep(job.strand.node().on_cancel(Box::new(move || {
+pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &JobRef) {
+    let (weak_core, weak_job) = (Arc::downgrade(core), job.downgrade());
+    job.keep(job.seed.strand(&core.ground).node().on_cancel(Box::new(move || {
         if let (Some(core), Some(job)) = (weak_core.upgrade(), weak_job.upgrade()) {
             give_up_now(&core, &job);
         }
     })));
 }
 
-/// Ends a job that was not even queued: the scope is cancelled.
-pub(crate) fn refuse(core: &Core, job: &Job) {
+/// Ends a job that is not even queued: the scope is cancelled. Its captures are dropped before any handle says so (D6); a
+/// panic of theirs is the spawner's.
+pub(crate) fn refuse(core: &Core, tied: &mut Queued) {
+    let dropped = tied.discard();
     core.note_cut(None);
-    give_up(core, job);
-}
-
-impl Queued {
-    /// Runs a claimed job to its end, or sweeps it if it may not start. Does not unwind.
-    ///
-    /// `inline` on a thread that goes on with code of the same scope; else the thread is a worker, and free after.
-    pub(crate) fn run(self, inline: bool) {
-        let Queued { job, mut tied } = self;
-        let tally = Arc::clone(tied.tally());
-        let core: &Core = &tally;
-        with_chair(|chair| job.strand.set_seat(chair.seat()));
-        let run = core.node.clock().run().cloned();
-        if let Some(run) = &run {
-            pool::while_blocked(|| with_chair(|chair| run.begin(chair, job.strand.order)));
-        }
-        let node = job.strand.nearest();
-        node.expire();
-        let (inlined, outer) = current::with(|frame| match frame {
-            Some(frame) if inline => (frame.inlined + 1, frame.strand.order),
-            _ => (0, 0),
-        });
-        let strand = Arc::clone(&job.strand);
-        let frame = current::enter(Frame { strand, region: None, scope: core.id, inlined });
-        let pool = UsePool::new(&core.pool);
-        // The look after the claim (D6): a cancel from here on finds a started job.
-        // Both nodes: a cancel marks the scope's before a job's own.
-        let stopping = core.node.is_stopping() || job.strand.nearest().is_stopping();
-        if (!stopping || mutant!("start_without_a_look")) && job.start(|| core.node.clock().now()) {
-            execute(core, &job, &mut tied);
-        } else {
-            sweep(core, &job, &mut tied);
-        }
-        if let Some(own) = job.strand.own() {
-            own.close();
-        }
-        drop(pool);
-        drop(frame);
-        // Last: lower the count. The baton is handed on after it, so that an owner woken by it is in the order.
-        drop(tied);
-        if let Some(run) = run {
-            if inline {
-                pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
-            } else {
-                pool::set_coming();
-                with_chair(|chair| run.end(chair.seat()));
-            }
-        }
+    give_up(core, tied.shared());
+    if let Err(payload) = dropped {
+        resume_unwind(payload);
     }
 }
 
-fn execute(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
+impl Claimed {
+    /// Runs the job to its end, or sweeps it if it may not start. Does not unwind.
+    ///
+    /// `inline` on a thread that goes on with code of the same scope; else the thread is a worker, and free after.
+    pub(crate) fn run(self, inline: bool) {
+        match self.tied.tally().node.clock().run().cloned() {
+            None => self.run_now(inline),
+            Some(run) => self.run_in_turn(&run, inline),
+        }
+    }
+
+    /// Runs it when its turn in a virtual run has come, and hands the baton on.
+    fn run_in_turn(self, run: &Run, inline: bool) {
+        let order = self.tied.shared().seed.order;
+        pool::while_blocked(|| with_chair(|chair| run.begin(chair, order)));
+        let outer = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
+        // The baton is handed on after the count was lowered, so that an owner woken by that is in the order.
+        self.run_now(inline);
+        if inline {
+            pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
+        } else {
+            pool::set_coming();
+            with_chair(|chair| run.end(chair.seat()));
+        }
+    }
+
+    fn run_now(mut self, inline: bool) {
+        // Outlives the entry: lowering the count is the last that is done.
+        let tally = Arc::clone(self.tied.tally());
+        let core: &Core = &tally;
+        let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
+        let job = self.tied.shared().clone();
+        let line = Line::Seed(&job.seed, &core.ground);
+        line.nearest().expire();
+        let frame = Frame { line, region: None, scope: core.id, inlined };
+        current::enter(frame, || {
+            let pool = UsePool::new(&core.pool);
+            // The look after the claim (D6): a cancel from here on finds a started job.
+            // Both nodes: a cancel marks the scope's before a job's own.
+            let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
+            if (!stopping || mutant!("start_without_a_look")) && job.start(|| core.node.clock().now()) {
+                execute(core, &mut self);
+            } else {
+                sweep(core, &mut self);
+            }
+            drop(pool);
+        });
+        if let Some(own) = job.own() {
+            own.close();
+        }
+        drop(job);
+        // Last: lower the count.
+        drop(self);
+    }
+}
+
+fn execute(core: &Core, claimed: &mut Claimed) {
     // The closure catches the user's panics itself; what comes out here is a defect of ours, kept as a failure.
-    let ending = match catch_unwind(AssertUnwindSafe(|| tied.run())) {
-        Ok(ending) => ending.unwrap_or(Ok(())),
-        Err(payload) => Err(Failure::Panic(payload)),
+    let ended = match catch_unwind(AssertUnwindSafe(|| claimed.tied.run())) {
+        Ok(ended) => ended.unwrap_or(Ended::Value),
+        Err(payload) => Ended::DropPanicked(payload),
     };
-    job.strand.nearest().expire();
-    match ending {
-        Ok(()) => finish(core, job, Outcome::Value, None),
-        Err(Failure::Error(error)) => match judge(core, job, &error) {
-            Verdict::Failure => fail(core, job, Failure::Error(error), Vec::new()),
-            Verdict::TimedOut(timed_out) => {
-                let notes = around_stop(&error);
-                drop_guarded(error);
-                fail(core, job, Failure::TimedOut(timed_out), notes);
-            }
-            Verdict::Stopped(stop) => {
-                cut(core, job, Some(&error));
-                drop_guarded(error);
-                finish(core, job, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
-            }
-        },
-        Err(failure) => fail(core, job, failure, Vec::new()),
+    let job = claimed.tied.shared();
+    job.own().unwrap_or(&core.node).expire();
+    let failure = match ended {
+        Ended::Value => return finish(core, claimed, Outcome::Value, None),
+        Ended::DropPanicked(payload) => Failure::Panic(payload),
+        Ended::Failed(failure) => failure,
+    };
+    let Failure::Error(error) = failure else { return fail(core, claimed, failure, Vec::new()) };
+    match judge(core, job, &error) {
+        Verdict::Failure => fail(core, claimed, Failure::Error(error), Vec::new()),
+        Verdict::TimedOut(timed_out) => {
+            let notes = around_stop(&error);
+            drop_guarded(error);
+            fail(core, claimed, Failure::TimedOut(timed_out), notes);
+        }
+        Verdict::Stopped(stop) => {
+            cut(core, job, Some(&error));
+            drop_guarded(error);
+            finish(core, claimed, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
+        }
     }
 }
 
@@ -165,7 +182,7 @@ fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
     if core.node.is_stopping() {
         return Verdict::Stopped(stop);
     }
-    match job.strand.own().and_then(|node| node.own()) {
+    match job.own().and_then(|node| node.own()) {
         None => Verdict::Failure,
         Some(own) if own.reason.kind() == ReasonKind::Deadline => Verdict::TimedOut(TimedOut::new(own.reason)),
         Some(_) => Verdict::Stopped(stop),
@@ -179,52 +196,52 @@ fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
         return;
     }
     if let Some(error) = error {
-        core.note_stop(&job.strand.label, error);
+        core.note_stop(job.label(), error);
     }
     core.note_cut(alone.map(|own| own.reason));
 }
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
-fn fail(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) {
+fn fail(core: &Core, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
+    let job = claimed.tied.shared();
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
-    mutant!("cancel_before_record" => core.fail_siblings(&job.strand.label, String::new()));
+    mutant!("cancel_before_record" => core.fail_siblings(job.label(), String::new()));
     let tells = record(core, job, failure, notes);
-    finish(core, job, outcome, tells);
+    finish(core, claimed, outcome, tells);
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
 fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Option<String> {
-    let origin = job.origin(core.node.clock().now(), core.opened);
+    let origin = job.origin(&core.ground, core.node.clock().now(), core.opened);
     let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
     core.record(origin, failure, notes, job.isolated);
     tells
 }
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
-fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
-    mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.strand.label, String::new()) });
-    core.leave(job);
+fn finish(core: &Core, claimed: &Claimed, outcome: Outcome, tells: Option<String>) {
+    let job = claimed.tied.shared();
+    mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(job.label(), String::new()) });
+    core.leave(claimed);
     job.end(outcome);
     if let Some(tells) = tells {
-        core.fail_siblings(&job.strand.label, tells);
+        core.fail_siblings(job.label(), tells);
     }
 }
 
 /// Drops a job that may not start.
-fn sweep(core: &Core, job: &Job, tied: &mut Tied<Core, Ending>) {
+fn sweep(core: &Core, claimed: &mut Claimed) {
+    let job = claimed.tied.shared();
     give_up(core, job);
     // Not if its own time was over before: that is a failure, which its handle may have taken.
     if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {
         cut(core, job, None);
     }
-    if let Err(payload) = tied.discard() {
-        core.record(
-            job.origin(core.node.clock().now(), core.opened),
-            Failure::Panic(payload),
-            Vec::new(),
-            job.isolated,
-        );
+    if let Err(payload) = claimed.tied.discard() {
+        let job = claimed.tied.shared();
+        let origin = job.origin(&core.ground, core.node.clock().now(), core.opened);
+        core.record(origin, Failure::Panic(payload), Vec::new(), job.isolated);
     }
-    core.leave(job);
+    core.leave(claimed);
 }

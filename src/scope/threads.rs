@@ -28,7 +28,10 @@ use crate::{
     },
     pool::{self, Source, Turns},
     raw::Tally,
-    scope::core::{Core, Queued},
+    scope::{
+        core::{Core, Queued},
+        job::JobRef,
+    },
     wait,
 };
 use std::{
@@ -44,18 +47,19 @@ use std::{
 impl Tally<Core> {
     /// Queues a job and sees to it that somebody comes for it.
     pub(crate) fn enqueue(&self, entry: Queued) {
-        let order = entry.job.strand.order;
-        let own_thread = entry.job.own_thread;
+        let job = entry.shared();
+        let (order, own_thread, number) = (job.seed.order, job.own_thread, job.number());
         // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
         // its entry by bisection.
-        let number = entry.job.number();
         let run = self.node.clock().run();
         if own_thread && run.is_none() {
             self.pool.force();
         }
         let mut jobs = self.jobs.lock();
         let at = match jobs.queue.back() {
-            Some(last) if last.job.number() > number => jobs.queue.partition_point(|e| e.job.number() < number),
+            Some(last) if last.shared().number() > number => {
+                jobs.queue.partition_point(|entry| entry.shared().number() < number)
+            }
             _ => jobs.queue.len(),
         };
         jobs.queue.insert(at, entry);
@@ -130,14 +134,14 @@ impl Source for Tally<Core> {
             None => self.claim(false),
             Some(_) if mutant!("virtual_worker_takes_any") => self.claim_at(|jobs| jobs.queue.len().checked_sub(1)),
             Some(run) => run.turn_of(self.address()).and_then(|order| {
-                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.job.strand.order == order))
+                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order == order))
             }),
         };
         let Some(entry) = entry else { return false };
         if self.turns().is_some() {
             pool::set_arrived();
             entry.run(false);
-        } else if entry.job.own_thread {
+        } else if entry.tied.shared().own_thread {
             pool::apart(|| entry.run(false));
         } else {
             entry.run(false);
@@ -200,9 +204,10 @@ impl Source for Tally<Core> {
 
     fn picture(&self) -> (Vec<String>, Vec<String>) {
         let alive = self.alive();
-        let (started, queued): (Vec<_>, Vec<_>) = alive.iter().partition(|job| job.has_started());
-        let queued = queued.iter().map(|job| format!("`{}`", job.strand.label.name()));
-        let waits = started.iter().map(|job| (&job.strand.label, job.strand.activity()));
+        let (started, queued): (Vec<_>, Vec<_>) = alive.iter().map(|(job, _)| job).partition(|job| job.has_started());
+        let queued = queued.iter().map(|job| format!("`{}`", job.label().name()));
+        let activity = |job: &JobRef| job.seed.made().map_or(Activity::Running, |strand| strand.activity());
+        let waits = started.iter().map(|job| (job.label(), activity(job)));
         let body = (&self.body.label, self.body.activity());
         let waits = std::iter::once(body).chain(waits).map(|(label, activity)| match label.what {
             "body" => format!("the body waits in {}", activity.name()),
@@ -254,7 +259,7 @@ mod tests {
     use super::*;
     use crate::{
         cancel::{
-            current::Strand,
+            current::{Ground, Strand},
             node::{Node, Parents},
             reason::Label,
         },
@@ -267,9 +272,9 @@ mod tests {
     fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
         let label = Label::new("scope", None, Location::caller());
         let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
-        let (path, pool): (Arc<str>, _) = ("".into(), crate::pool::UsePool::current());
-        let body = Strand::at(label, Arc::clone(&path), 0, &node);
-        let setup = Setup { node, pool, body, path, fail_fast: true, inline: true, inlined: 0, keep: None };
+        let ground = Ground::new(node, "".into());
+        let (pool, body) = (crate::pool::UsePool::current(), Strand::on(&ground, label, 0));
+        let setup = Setup { ground, pool, body, fail_fast: true, inline: true, inlined: 0, keep: None };
         let core = Core::new(setup);
         let rescued = || {
             Source::rescue(&*core);

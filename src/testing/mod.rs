@@ -164,9 +164,7 @@ pub fn try_virtual_time<T>(f: impl FnOnce() -> T) -> Result<T, Deadlock> {
         outer.set_inner(true);
     }
     let running = Running { run, outer, node: Arc::clone(&node) };
-    let frame = current::enter(Frame { strand, region: None, scope: 0, inlined: 0 });
-    let value = f();
-    drop(frame);
+    let value = current::enter(Frame::of(&strand), f);
     drop(running);
     let report = report.lock().take();
     match report {
@@ -325,12 +323,14 @@ mod tests {
     fn an_outer_cancel_crosses_into_the_run_and_an_outer_deadline_does_not() {
         soon(|| {
             let outer = node(Some(Duration::ZERO));
-            let _frame = stand(&outer);
-            assert!(virtual_time(|| sleep(LONG)).is_ok());
-            let outer = node(None);
-            let _frame = stand(&outer);
-            given::cancel(&outer);
-            assert!(virtual_time(checkpoint).is_err());
+            stand(&outer, || {
+                assert!(virtual_time(|| sleep(LONG)).is_ok());
+                let outer = node(None);
+                stand(&outer, || {
+                    given::cancel(&outer);
+                    assert!(virtual_time(checkpoint).is_err());
+                })
+            })
         });
     }
 
@@ -358,7 +358,7 @@ mod tests {
                 });
             });
             assert!(catch_unwind(run).is_err());
-            assert!(current::frame().is_none());
+            assert!(current::with(|frame| frame.is_none()));
             let kind = token.and_then(|token| token.reason()).map(|reason| reason.kind());
             assert_eq!(kind, Some(ReasonKind::Closed));
         });

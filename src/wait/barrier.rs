@@ -160,10 +160,7 @@ mod tests {
             let node = node(None);
             let waiter = thread::spawn({
                 let (barrier, node) = (Arc::clone(&barrier), Arc::clone(&node));
-                move || {
-                    let _frame = stand(&node);
-                    barrier.wait()
-                }
+                move || stand(&node, || barrier.wait())
             });
             until(|| barrier.state.lock().waiting.len() == 1);
             cancel(&node);
@@ -183,8 +180,9 @@ mod tests {
     fn a_cancelled_place_does_not_arrive() {
         let node = node(None);
         cancel(&node);
-        let _frame = stand(&node);
-        assert!(Barrier::new(1).wait().is_err());
+        stand(&node, || {
+            assert!(Barrier::new(1).wait().is_err());
+        })
     }
 
     #[test]
@@ -206,20 +204,14 @@ mod tests {
                 let node = node(None);
                 let waiter = thread::spawn({
                     let (barrier, node) = (Arc::clone(&barrier), Arc::clone(&node));
-                    move || {
-                        let _frame = stand(&node);
-                        barrier.wait()
-                    }
+                    move || stand(&node, || barrier.wait())
                 });
                 until(|| barrier.state.lock().waiting.len() == 1);
                 let canceller = thread::spawn(move || cancel(&node));
                 let outer = crate::wait::given::node(None);
                 let opener = thread::spawn({
                     let (barrier, outer) = (Arc::clone(&barrier), Arc::clone(&outer));
-                    move || {
-                        let _frame = stand(&outer);
-                        barrier.wait()
-                    }
+                    move || stand(&outer, || barrier.wait())
                 });
                 assert!(canceller.join().is_ok());
                 let passed = matches!(waiter.join(), Ok(Ok(_)));

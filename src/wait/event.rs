@@ -216,10 +216,7 @@ mod tests {
                 let node = node(None);
                 let waiter = thread::spawn({
                     let (event, node) = (Arc::clone(&event), Arc::clone(&node));
-                    move || {
-                        let _frame = stand(&node);
-                        event.wait_timeout(limit)
-                    }
+                    move || stand(&node, || event.wait_timeout(limit))
                 });
                 until(|| event.state.lock().waiting.len() == 1);
                 cancel(&node);
@@ -245,7 +242,8 @@ mod tests {
         event.set();
         let node = node(None);
         cancel(&node);
-        let _frame = stand(&node);
-        assert!(event.wait().is_err() && event.wait_timeout(Duration::ZERO).is_err());
+        stand(&node, || {
+            assert!(event.wait().is_err() && event.wait_timeout(Duration::ZERO).is_err());
+        })
     }
 }

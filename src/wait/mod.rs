@@ -29,9 +29,9 @@ pub(crate) mod time;
 
 use crate::{
     cancel::{
-        current::{self, Activity, Doing, Strand},
+        current::{self, Activity, Doing},
         node::Node,
-        reason::Cancelled,
+        reason::{Cancelled, Label},
     },
     park::{
         clock::Clock,
@@ -48,7 +48,7 @@ pub(crate) struct Call {
     pub(crate) activity: Activity,
     pub(crate) place: &'static Location<'static>,
     /// The job that is joined.
-    pub(crate) on: Option<Arc<Strand>>,
+    pub(crate) on: Option<Label>,
     /// What ends it, besides a limit and a stop.
     pub(crate) ends: Wait,
 }
@@ -83,7 +83,7 @@ pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
         }
     }
     let (clock, order) =
-        current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.strand.order)));
+        current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.line.order())));
     chair.seat().set_wait(if until.is_some() { Wait::Open } else { wait.clone() });
     let _over = Over(chair.seat());
     pool::while_blocked(|| clock.park(chair, until, order));
@@ -160,7 +160,7 @@ pub(crate) mod given {
 
     use crate::{
         cancel::{
-            current::{self, Entered, Frame, Strand},
+            current::{self, Frame, Strand},
             deadline::Deadline,
             node::{Node, Parents},
             reason::{Label, Reason, ReasonKind},
@@ -202,10 +202,10 @@ pub(crate) mod given {
         Node::new(&Parents::default(), Label::new("region", None, place), Clock::Real, deadline)
     }
 
-    /// Stands at `node` for as long as the result lives.
-    pub(crate) fn stand(node: &Arc<Node>) -> Entered {
+    /// Calls `f` at `node`.
+    pub(crate) fn stand<R>(node: &Arc<Node>, f: impl FnOnce() -> R) -> R {
         let strand = Strand::at(node.label().clone(), "test".into(), 0, node);
-        current::enter(Frame { strand, region: None, scope: 0, inlined: 0 })
+        current::enter(Frame::of(&strand), f)
     }
 
     pub(crate) fn cancel(node: &Arc<Node>) {
@@ -222,11 +222,12 @@ pub(crate) mod given {
         // Of another clock, so that nobody watches the limit for it, and marks it before.
         let below = Node::new(&Parents { parent: Some(&node), also: None }, label, Clock::Real, None);
         let _registration = below.on_cancel(Box::new(change));
-        let _frame = stand(&node);
-        let result = wait();
-        assert!(node.is_stopping());
-        run.finish();
-        result
+        stand(&node, || {
+            let result = wait();
+            assert!(node.is_stopping());
+            run.finish();
+            result
+        })
     }
 }
 
@@ -251,46 +252,51 @@ mod tests {
     fn a_cancelled_place_answers_on_entry_and_takes_nothing() {
         let node = node(None);
         cancel(&node);
-        let _frame = stand(&node);
-        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| -> Option<()> { panic!("it looked") });
-        assert!(matches!(waited, Err(End::Stopped(_))));
+        stand(&node, || {
+            let waited =
+                wait(&Call::new(Activity::Event, Wait::Closed), None, |_| -> Option<()> { panic!("it looked") });
+            assert!(matches!(waited, Err(End::Stopped(_))));
+        })
     }
 
     #[test]
     fn what_is_there_on_entry_registers_nothing() {
         let node = node(Some(LONG));
-        let _frame = stand(&node);
-        let looks = Cell::new(0);
-        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
-            looks.set(looks.get() + 1);
-            Some(7)
-        });
-        assert!(matches!(waited, Ok(7)));
-        assert_eq!(looks.get(), 1);
+        stand(&node, || {
+            let looks = Cell::new(0);
+            let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
+                looks.set(looks.get() + 1);
+                Some(7)
+            });
+            assert!(matches!(waited, Ok(7)));
+            assert_eq!(looks.get(), 1);
+        })
     }
 
     #[test]
     fn data_wins_over_a_cancel_that_comes_during_the_wait() {
         let node = node(None);
-        let _frame = stand(&node);
-        let looks = Cell::new(0);
-        let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
-            looks.set(looks.get() + 1);
-            cancel(&node);
-            (looks.get() == 2).then_some(())
-        });
-        assert!(matches!(waited, Ok(())));
+        stand(&node, || {
+            let looks = Cell::new(0);
+            let waited = wait(&Call::new(Activity::Event, Wait::Closed), None, |_| {
+                looks.set(looks.get() + 1);
+                cancel(&node);
+                (looks.get() == 2).then_some(())
+            });
+            assert!(matches!(waited, Ok(())));
+        })
     }
 
     #[test]
     fn a_stop_wins_over_the_own_limit() {
         let node = node(None);
-        let _frame = stand(&node);
-        let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now()), |_| {
-            cancel(&node);
-            None::<()>
-        });
-        assert!(matches!(waited, Err(End::Stopped(_))));
+        stand(&node, || {
+            let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now()), |_| {
+                cancel(&node);
+                None::<()>
+            });
+            assert!(matches!(waited, Err(End::Stopped(_))));
+        })
     }
 
     #[test]
@@ -305,11 +311,13 @@ mod tests {
     fn a_deadline_of_the_place_ends_a_wait_and_marks_the_node() {
         soon(|| {
             let node = node(Some(SHORT));
-            let _frame = stand(&node);
-            let waited = wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now() + LONG), |_| None::<()>);
-            let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
-            assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
-            assert!(node.is_stopping());
+            stand(&node, || {
+                let waited =
+                    wait(&Call::new(Activity::Event, Wait::Closed), Some(Instant::now() + LONG), |_| None::<()>);
+                let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
+                assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
+                assert!(node.is_stopping());
+            })
         });
     }
 
@@ -321,10 +329,11 @@ mod tests {
             let waiter = thread::spawn({
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
-                    let _frame = stand(&node);
-                    wait(&Call::new(Activity::Event, Wait::Closed), None, |mine| {
-                        *seat.lock() = Some(Arc::clone(mine));
-                        None::<()>
+                    stand(&node, || {
+                        wait(&Call::new(Activity::Event, Wait::Closed), None, |mine| {
+                            *seat.lock() = Some(Arc::clone(mine));
+                            None::<()>
+                        })
                     })
                 }
             });
@@ -343,10 +352,11 @@ mod tests {
             let waiter = thread::spawn({
                 let (node, seat) = (Arc::clone(&node), Arc::clone(&seat));
                 move || {
-                    let _frame = stand(&node);
-                    wait(&Call::new(Activity::Join, Wait::Closed), None, |mine| {
-                        *seat.lock() = Some(Arc::clone(mine));
-                        None::<()>
+                    stand(&node, || {
+                        wait(&Call::new(Activity::Join, Wait::Closed), None, |mine| {
+                            *seat.lock() = Some(Arc::clone(mine));
+                            None::<()>
+                        })
                     })
                 }
             });
@@ -360,16 +370,17 @@ mod tests {
     #[test]
     fn a_wait_shows_its_activity_and_takes_it_back() {
         let node = node(None);
-        let _frame = stand(&node);
-        let strand = current::frame().map(|frame| frame.strand);
-        let shown = || strand.as_ref().map(|strand| strand.activity());
-        let looks = Cell::new(0);
-        let waited = wait(&Call::new(Activity::Barrier, Wait::Closed), None, |_| {
-            looks.set(looks.get() + 1);
-            (looks.get() == 2).then(shown).flatten()
-        });
-        assert!(matches!(waited, Ok(Activity::Barrier)));
-        assert_eq!(shown(), Some(Activity::Running));
+        stand(&node, || {
+            let strand = current::with(|frame| frame.map(|frame| Arc::clone(frame.line.strand())));
+            let shown = || strand.as_ref().map(|strand| strand.activity());
+            let looks = Cell::new(0);
+            let waited = wait(&Call::new(Activity::Barrier, Wait::Closed), None, |_| {
+                looks.set(looks.get() + 1);
+                (looks.get() == 2).then(shown).flatten()
+            });
+            assert!(matches!(waited, Ok(Activity::Barrier)));
+            assert_eq!(shown(), Some(Activity::Running));
+        })
     }
 
     #[test]
@@ -391,10 +402,11 @@ mod tests {
         );
         let _registration = below.on_cancel(Box::new({
             let called = Arc::clone(&called);
-            move || called.store(current::frame().is_none(), Ordering::Relaxed)
+            move || called.store(current::with(|frame| frame.is_none()), Ordering::Relaxed)
         }));
-        let _frame = stand(&inner);
-        assert!(wait(&Call::new(Activity::Event, Wait::Closed), None, |_| None::<()>).is_err());
-        assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
+        stand(&inner, || {
+            assert!(wait(&Call::new(Activity::Event, Wait::Closed), None, |_| None::<()>).is_err());
+            assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
+        })
     }
 }

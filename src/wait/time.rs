@@ -127,7 +127,7 @@ fn sleep_to(until: Option<Instant>) -> Result<(), Cancelled> {
 /// ```
 pub fn yield_now() -> Result<(), Cancelled> {
     current::check()?;
-    let order = current::with(|frame| frame.map_or(0, |frame| frame.strand.order));
+    let order = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
     match current::clock().run() {
         None => thread::yield_now(),
         Some(run) => pool::while_blocked(|| with_chair(|chair| run.pass(chair, order, true))),
@@ -200,19 +200,21 @@ mod tests {
     #[test]
     fn all_are_checkpoints() {
         let node = node(None);
-        let _frame = stand(&node);
-        assert!(sleep(Duration::ZERO).is_ok() && yield_now().is_ok() && checkpoint().is_ok());
-        cancel(&node);
-        assert!(sleep(Duration::ZERO).is_err() && sleep(LONG).is_err());
-        assert!(sleep_until(now()).is_err());
-        assert!(yield_now().is_err() && checkpoint().is_err() && is_cancelled());
+        stand(&node, || {
+            assert!(sleep(Duration::ZERO).is_ok() && yield_now().is_ok() && checkpoint().is_ok());
+            cancel(&node);
+            assert!(sleep(Duration::ZERO).is_err() && sleep(LONG).is_err());
+            assert!(sleep_until(now()).is_err());
+            assert!(yield_now().is_err() && checkpoint().is_err() && is_cancelled());
+        })
     }
 
     #[test]
     fn a_deadline_that_passed_fails_a_sleep_of_zero() {
         let node = node(Some(Duration::ZERO));
-        let _frame = stand(&node);
-        assert!(sleep(Duration::ZERO).is_err());
+        stand(&node, || {
+            assert!(sleep(Duration::ZERO).is_err());
+        })
     }
 
     #[test]
@@ -221,10 +223,7 @@ mod tests {
             let node = node(None);
             let sleeper = thread::spawn({
                 let node = Arc::clone(&node);
-                move || {
-                    let _frame = stand(&node);
-                    sleep(Duration::MAX)
-                }
+                move || stand(&node, || sleep(Duration::MAX))
             });
             thread::sleep(SHORT);
             cancel(&node);
