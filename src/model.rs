@@ -9,6 +9,7 @@
 //! | `a_poke_is_never_lost` | who pokes after a change makes the waiter see it | a poke that stores where it should swap |
 //! | `every_poke_counts_with_two_pokers` | a poke that finds `POKED` publishes its change, too | a poke that returns when it reads `POKED` |
 //! | `a_stale_poke_costs_a_look_and_no_more` | a poke before the change, or a token left over, eats no later poke | a park that forgets a poke that came before it |
+//! | `a_wait_under_a_lock_misses_no_change` | who sees no change under the lock is told of it, also a second waiter | a wait that is listed after it has unlocked |
 //! | `a_child_linked_during_a_cancel_is_marked` | it is in the list that the walk reads, or copies the flag | a link without the copy |
 //! | `a_grandchild_linked_during_a_cancel_is_marked` | the same one step below the node that is cancelled | a walk that reads the list before it sets the flag |
 //! | `a_child_is_marked_through_its_second_parent` | the same for `Parents::also` | a link that looks at the first parent only |
@@ -52,6 +53,7 @@ use crate::{
     cancel::{
         current::{Ground, Seed, Strand},
         deadline::Deadline,
+        mark::tree_lock,
         node::{Hook, Node, Parents, Sight, Terms},
         reason::{Label, Reason, ReasonKind},
     },
@@ -61,7 +63,7 @@ use crate::{
         standstill::Party,
     },
     pool::{Pool, Source, while_blocked},
-    prim::{AtomicUsize, Mutex, Ordering, tree_lock},
+    prim::{AtomicUsize, Condition, Mutex, Ordering},
     raw::{Face, Home, Reader, Tally, Tether, Tied, tether},
     scope::{
         core::{Core, Queued, Setup},
@@ -116,6 +118,32 @@ impl Plain {
     fn seen(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+// Waits under a lock.
+
+#[test]
+fn a_wait_under_a_lock_misses_no_change() {
+    check(|| {
+        let shared = Arc::new((Mutex::new(0), Condition::default()));
+        let wait_for_two = |shared: &(Mutex<u32>, Condition)| {
+            let mut seen = shared.0.lock();
+            while *seen < 2 {
+                seen = shared.1.wait(&shared.0, seen);
+            }
+        };
+        let (changer, other) = (Arc::clone(&shared), Arc::clone(&shared));
+        let changes = thread::spawn(move || {
+            for _ in 0..2 {
+                *changer.0.lock() += 1;
+                changer.1.tell();
+            }
+        });
+        let waits = thread::spawn(move || wait_for_two(&other));
+        wait_for_two(&shared);
+        changes.join().unwrap();
+        waits.join().unwrap();
+    });
 }
 
 // Seats.

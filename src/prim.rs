@@ -3,6 +3,11 @@
 //! Everything above takes these from here, so that `--cfg tassel_loom` swaps them for loom's and the models in
 //! `model.rs` run the very code that ships.
 //!
+//! # Promises
+//!
+//! 1. Who sleeps for longer than a lock is held sleeps in a parker, also in a [`Condition`]; so nothing of it stands in a table
+//!    of the process, where a forked child would find it without its thread.
+//!
 //! # Does not know
 //!
 //! What the locks guard.
@@ -10,12 +15,13 @@
 #[cfg(not(tassel_loom))]
 mod real {
     pub(crate) use crossbeam::sync::{Parker, Unparker};
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use std::sync::{
         OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
 
+<<<<<<< HEAD
     pub(crate) use std::thread::{LocalKey, ThreadId, current as current_thread};
 
     /// std's cell with loom's face.
@@ -38,36 +44,24 @@ mod real {
     pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
         TREE.lock()
     }
+=======
+    pub(crate) use std::thread::{ThreadId, current as current_thread};
+>>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
 }
 
 #[cfg(tassel_loom)]
 mod real {
+<<<<<<< HEAD
     pub(crate) use loom::cell::UnsafeCell;
+=======
+    pub(crate) use loom::sync::MutexGuard;
+>>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread::{LocalKey, ThreadId, current as current_thread};
     use std::{
-        ops::{Deref, DerefMut},
         sync::{Arc, PoisonError},
         time::Instant,
     };
-
-    /// loom's guard, which a condition variable can take and give back.
-    #[derive(Debug)]
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
-
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            self.0.as_deref().unwrap_or_else(|| unreachable!("empty only inside a wait"))
-        }
-    }
-
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            self.0.as_deref_mut().unwrap_or_else(|| unreachable!("empty only inside a wait"))
-        }
-    }
 
     /// loom's mutex with parking_lot's face: no poisoning.
     #[derive(Debug)]
@@ -79,7 +73,7 @@ mod real {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
         pub(crate) fn get_mut(&mut self) -> &mut T {
@@ -114,28 +108,6 @@ mod real {
 
         pub(crate) fn get(&self) -> Option<&T> {
             if self.is_set.load(Ordering::Acquire) { self.cell.get() } else { None }
-        }
-    }
-
-    /// loom's condition variable with parking_lot's face. Its timed waits never time out (a loom limit).
-    #[derive(Debug, Default)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
-
-    impl Condvar {
-        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            guard.0 = guard.0.take().map(|inner| self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
-        }
-
-        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
-            self.wait(guard);
-        }
-
-        pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
-        }
-
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
         }
     }
 
@@ -187,19 +159,61 @@ mod real {
             self.0.changed.notify_one();
         }
     }
-
-    loom::lazy_static! {
-        static ref TREE: Mutex<()> = Mutex::new(());
-    }
-
-    pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
-        TREE.lock()
-    }
 }
 
 pub(crate) use real::*;
 
+<<<<<<< HEAD
 use std::{cell::RefCell, io, mem::ManuallyDrop, thread};
+=======
+use std::{
+    cell::RefCell,
+    fmt, io,
+    mem::{self, ManuallyDrop},
+    thread,
+    thread::LocalKey,
+};
+
+/// Lets threads wait under a lock until what it guards has changed.
+///
+/// What `parking_lot`'s condition variable is for, but those who wait are listed here, not in a table of the process that
+/// points into the memory of their threads: a forked child has the table without the threads, and uses their memory again.
+///
+/// No wake-up is lost: who waits is listed before it gives the lock up, and who makes a change [`tell`](Condition::tell)s
+/// after it has held the lock. So a change that the waiter did not see comes after its entry, and its parker keeps the
+/// token until it is used. Modelled in `model.rs`, `a_wait_under_a_lock_misses_no_change`.
+#[derive(Default)]
+pub(crate) struct Condition {
+    waiting: Mutex<Vec<Unparker>>,
+}
+
+impl Condition {
+    /// Gives the lock up, waits to be told, and takes it again. The caller looked under the lock, and looks again after.
+    pub(crate) fn wait<'a, T>(&self, lock: &'a Mutex<T>, held: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let parker = Parker::new();
+        let list = || self.waiting.lock().push(parker.unparker().clone());
+        mutant!("wait_listed_after_unlock" => drop(held); list(); parker.park(); return lock.lock());
+        list();
+        drop(held);
+        parker.park();
+        lock.lock()
+    }
+
+    /// Wakes all who wait. Called with the lock held, or after that.
+    pub(crate) fn tell(&self) {
+        let waiting = mem::take(&mut *self.waiting.lock());
+        for waiter in waiting {
+            waiter.unpark();
+        }
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condition").finish_non_exhaustive()
+    }
+}
+>>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
 
 /// What a thread has a stack of.
 pub(crate) type Stack<T> = RefCell<Vec<T>>;

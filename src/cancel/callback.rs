@@ -11,13 +11,13 @@
 //!
 //! # Why no end is missed
 //!
-//! A drop that finds its callback running waits on `done`, which gives the status's lock up; whoever has called it sets the
-//! status under that lock, and notifies after. Modelled in `model.rs`,
+//! A drop that finds its callback running waits for `done` under the status's lock; whoever has called it sets the status
+//! under that lock, and tells after. Modelled in `model.rs`,
 //! `a_callback_runs_once_or_never_and_not_after_its_drop`.
 
 use crate::{
     cancel::{current, node::Node},
-    prim::{Condvar, Mutex, ThreadId, current_thread},
+    prim::{Condition, Mutex, ThreadId, current_thread},
 };
 use std::{
     any::Any,
@@ -38,7 +38,7 @@ enum Status {
 
 struct State {
     status: Mutex<Status>,
-    done: Condvar,
+    done: Condition,
 }
 
 /// A callback that is registered, or taken out to be called.
@@ -90,7 +90,7 @@ fn drop_quietly(payload: Box<dyn Any + Send>) {
 impl State {
     fn finish(&self) {
         *self.status.lock() = Status::Done;
-        self.done.notify_all();
+        self.done.tell();
     }
 }
 
@@ -99,7 +99,7 @@ impl Node {
     pub(crate) fn on_cancel(self: &Arc<Self>, run: Box<dyn FnOnce() + Send>) -> Registration {
         self.watch();
         self.expire();
-        let state = Arc::new(State { status: Mutex::new(Status::Waiting), done: Condvar::default() });
+        let state = Arc::new(State { status: Mutex::new(Status::Waiting), done: Condition::default() });
         let callback = Callback { run, state: Arc::clone(&state) };
         let mut inner = self.inner.lock();
         if self.is_stopping() {
@@ -139,7 +139,9 @@ impl Drop for Registration {
         let mut status = self.state.status.lock();
         loop {
             match *status {
-                Status::Running(thread) if thread != current_thread().id() => self.state.done.wait(&mut status),
+                Status::Running(thread) if thread != current_thread().id() => {
+                    status = self.state.done.wait(&self.state.status, status);
+                }
                 Status::Taken => {
                     *status = Status::Done; // its turn has not come, and never will
                     return;

@@ -39,11 +39,12 @@
 
 use crate::{
     cancel::{
+        mark::tree_lock,
         node::{ENDED, Inner, Node, Own, STOPPING, Sight, WATCHED},
         reason::{Reason, ReasonKind},
     },
     park::{alarm::Due, clock::Clock},
-    prim::{AtomicU64, Ordering, tree_lock},
+    prim::{AtomicU64, Ordering},
 };
 use std::{
     collections::HashMap,

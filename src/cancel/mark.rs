@@ -17,7 +17,8 @@
 //! What rewrites subtrees (cancel, moving a deadline, the end of a grace, close with children) holds one lock for the whole
 //! process, the tree lock. One per tree would not do: a scope may have a second parent in another tree
 //! ([`Parents::also`](super::node::Parents::also)), and marking through it must be finished, too, when `cancel` returns. Besides, only the first look
-//! below a deadline takes it: a program without deadlines and cancels never meets it.
+//! below a deadline takes it: a program without deadlines and cancels never meets it. A forked child has another, as the
+//! parent's may be held by a thread that the child does not have.
 //!
 //! A rewriter changes a node, and then visits what is below it: each node [refreshes](Node::refresh) itself, under its own
 //! lock, from what its parents show, and where this changes something the walk goes on below. The list of children is read
@@ -37,10 +38,27 @@ use crate::{
         reason::{Reason, ReasonKind},
     },
     park::seat::Seat,
-    prim::{Ordering, tree_lock},
+    prim::{Mutex, MutexGuard, Ordering},
 };
 use crossbeam::channel::{Receiver, Sender};
 use std::{convert::Infallible, sync::Arc, time::Duration};
+
+/// Takes the one lock of the process that serialises what rewrites subtrees.
+#[cfg(not(tassel_loom))]
+pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
+    static TREE: crate::raw::PerProcess<Mutex<()>> = crate::raw::PerProcess::new(Mutex::default);
+    TREE.get().lock()
+}
+
+#[cfg(tassel_loom)]
+loom::lazy_static! {
+    static ref TREE: Mutex<()> = Mutex::default();
+}
+
+#[cfg(tassel_loom)]
+pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
+    TREE.lock()
+}
 
 /// What a node sees above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

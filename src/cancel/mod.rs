@@ -18,7 +18,7 @@
 pub(crate) mod callback;
 pub(crate) mod current;
 pub(crate) mod deadline;
-mod mark;
+pub(crate) mod mark;
 pub(crate) mod node;
 pub(crate) mod reason;
 pub(crate) mod roots;

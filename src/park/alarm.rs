@@ -15,7 +15,7 @@
 //! What it tells: anything that is [`Due`].
 
 use crate::{
-    prim::{self, Condvar, Mutex},
+    prim::{self, Mutex, Parker, Unparker},
     raw::PerProcess,
 };
 use std::{
@@ -85,30 +85,35 @@ impl fmt::Debug for Watches {
 const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct State {
-    watches: Watches,
-    serving: bool,
-}
-
 struct Alarm {
-    state: Mutex<State>,
-    changed: Condvar,
+    watches: Watches,
+    /// Wakes the thread, while there is one.
+    serving: Option<Unparker>,
 }
 
-static ALARM: PerProcess<Alarm> =
-    PerProcess::new(|| Alarm { state: Mutex::new(State::default()), changed: Condvar::default() });
+static ALARM: PerProcess<Mutex<Alarm>> = PerProcess::new(Mutex::default);
 
-/// Set while something is watched and the system refuses the thread. A hint: who misses it just parks as ever.
+/// Set while something is watched and the system refuses the thread. A hint: who misses it just parks as ever, and who
+/// finds it set for no reason, in a forked child say, resets it.
 static UNSERVED: AtomicBool = AtomicBool::new(false);
 
 impl Alarm {
     /// Whether there is a thread, started now if need be.
-    fn serves(state: &mut State) -> bool {
-        if !state.serving && prim::start_thread("tassel-alarm".into(), None, serve).is_ok() {
-            state.serving = true;
-            UNSERVED.store(false, Ordering::Relaxed);
+    fn serves(&mut self) -> bool {
+        if self.serving.is_none() {
+            let parker = Parker::new();
+            let unparker = parker.unparker().clone();
+            if prim::start_thread("tassel-alarm".into(), None, move || serve(&parker)).is_ok() {
+                self.serving = Some(unparker);
+                UNSERVED.store(false, Ordering::Relaxed);
+            }
         }
-        state.serving
+        self.serving.is_some()
+    }
+
+    /// The earliest instant that is watched without a thread.
+    fn unserved(&self) -> Option<Instant> {
+        if self.serving.is_some() { None } else { self.watches.earliest() }
     }
 }
 
@@ -117,16 +122,16 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
     if cfg!(tassel_loom) {
         return None; // a model has no alarm: a static would carry its locks into the next
     }
-    let alarm = ALARM.get();
-    let mut state = alarm.state.lock();
-    if !Alarm::serves(&mut state) {
+    let mut alarm = ALARM.get().lock();
+    if !alarm.serves() {
         return None;
     }
-    let is_earliest = state.watches.earliest().is_none_or(|earliest| at < earliest);
-    let watch = state.watches.insert(at, target);
-    drop(state);
-    if is_earliest {
-        alarm.changed.notify_one();
+    let is_earliest = alarm.watches.earliest().is_none_or(|earliest| at < earliest);
+    let watch = alarm.watches.insert(at, target);
+    let wake = if is_earliest { alarm.serving.clone() } else { None };
+    drop(alarm);
+    if let Some(thread) = wake {
+        thread.unpark();
     }
     Some(watch)
 }
@@ -136,12 +141,15 @@ pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) {
     if cfg!(tassel_loom) || watch(at, Weak::clone(target)).is_some() {
         return;
     }
-    let mut state = ALARM.get().state.lock();
-    state.watches.insert(at, Weak::clone(target));
-    UNSERVED.store(!state.serving, Ordering::Relaxed);
-    drop(state);
+    let mut alarm = ALARM.get().lock();
+    alarm.watches.insert(at, Weak::clone(target));
+    UNSERVED.store(alarm.serving.is_none(), Ordering::Relaxed);
     // Somebody else may have got a thread meanwhile: it sleeps until what was the earliest instant before.
-    ALARM.get().changed.notify_one();
+    let wake = alarm.serving.clone();
+    drop(alarm);
+    if let Some(thread) = wake {
+        thread.unpark();
+    }
 }
 
 /// The earliest instant that is watched without a thread: who parks calls [`serve_due`] when it has come.
@@ -149,19 +157,21 @@ pub(crate) fn unserved() -> Option<Instant> {
     if !UNSERVED.load(Ordering::Relaxed) {
         return None;
     }
-    let state = ALARM.get().state.lock();
-    if state.serving { None } else { state.watches.earliest() }
+    let alarm = ALARM.get().lock();
+    let unserved = alarm.unserved();
+    UNSERVED.store(unserved.is_some(), Ordering::Relaxed);
+    unserved
 }
 
 /// Tells what is due on this thread, if the system still refuses one.
 pub(crate) fn serve_due() {
-    let mut state = ALARM.get().state.lock();
-    if Alarm::serves(&mut state) {
+    let mut alarm = ALARM.get().lock();
+    if alarm.serves() {
         return;
     }
-    let due = state.watches.take_due(Instant::now());
-    UNSERVED.store(state.watches.earliest().is_some(), Ordering::Relaxed);
-    drop(state);
+    let due = alarm.watches.take_due(Instant::now());
+    UNSERVED.store(alarm.unserved().is_some(), Ordering::Relaxed);
+    drop(alarm);
     for target in due.iter().filter_map(Weak::upgrade) {
         target.due();
     }
@@ -169,40 +179,40 @@ pub(crate) fn serve_due() {
 
 /// See [`Clock::unwatch`](super::clock::Clock::unwatch).
 pub(crate) fn unwatch(watch: Watch) {
-    let gone = ALARM.get().state.lock().watches.remove(watch);
+    let gone = ALARM.get().lock().watches.remove(watch);
     drop(gone);
 }
 
-/// The alarm thread. No wake-up is lost: it sleeps on `changed`, which gives the lock up, and every insertion of an
-/// earlier instant notifies after it has held the lock.
-fn serve() {
+/// The alarm thread. No wake-up is lost: it looks under the lock, and every insertion of an earlier instant unparks it
+/// after it has held the lock. So one that it did not see comes after its look, and the parker keeps the token.
+fn serve(parker: &Parker) {
     let alarm = ALARM.get();
     let mut idle_until = None;
-    let mut state = alarm.state.lock();
     loop {
+        let mut alarm = alarm.lock();
         let now = Instant::now();
-        let due = state.watches.take_due(now);
+        let due = alarm.watches.take_due(now);
         if !due.is_empty() {
             idle_until = None;
-            drop(state);
+            drop(alarm);
             for target in due.iter().filter_map(Weak::upgrade) {
                 target.due();
             }
-            drop(due);
-            state = alarm.state.lock();
             continue;
         }
-        if let Some(at) = state.watches.earliest() {
+        let until = if let Some(at) = alarm.watches.earliest() {
             idle_until = None;
-            alarm.changed.wait_until(&mut state, at);
+            at
         } else {
             let until = *idle_until.get_or_insert(now + LINGER);
             if now >= until {
                 // The decision to leave and its trace are one step under the lock: a later watch starts a new thread.
-                state.serving = false;
+                alarm.serving = None;
                 return;
             }
-            alarm.changed.wait_until(&mut state, until);
-        }
+            until
+        };
+        drop(alarm);
+        parker.park_deadline(until);
     }
 }

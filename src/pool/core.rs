@@ -27,7 +27,7 @@ use crate::{
         source::Source,
         state::{Config, FIRST_LOOK, PATIENCE, State, Then},
     },
-    prim::{Condvar, Mutex},
+    prim::{Condition, Mutex},
     raw::generation,
 };
 use std::{
@@ -46,10 +46,8 @@ pub(crate) struct PoolCore {
     pub(super) generation: u64,
     pub(super) config: Config,
     pub(super) state: Mutex<State>,
-    /// Notified when the last scope leaves, and as threads of a closed pool do.
-    pub(super) changed: Condvar,
-    /// Held by who shuts the pool down: a second one returns no earlier.
-    pub(super) winding_up: Mutex<()>,
+    /// For who shuts the pool down: told when the last scope has left, and as threads do.
+    pub(super) changed: Condition,
     pub(super) finished: AtomicU64,
 }
 
@@ -80,8 +78,7 @@ impl PoolCore {
             generation: generation(),
             config,
             state: Mutex::new(state),
-            changed: Condvar::default(),
-            winding_up: Mutex::new(()),
+            changed: Condition::default(),
             finished: AtomicU64::new(0),
         })
     }
@@ -125,14 +122,14 @@ impl PoolCore {
     pub(crate) fn leave_scope(&self) {
         let mut state = self.state.lock();
         state.scopes -= 1;
-        let wake = if state.closed && state.scopes == 0 { state.take_all_idle() } else { Vec::new() };
-        let last = state.scopes == 0;
+        let over = state.closed && state.scopes == 0;
+        let wake = if over { state.take_all_idle() } else { Vec::new() };
         drop(state);
         for worker in wake {
             worker.unpark();
         }
-        if last {
-            self.changed.notify_all();
+        if over {
+            self.changed.tell();
         }
     }
 
@@ -150,10 +147,9 @@ impl PoolCore {
     /// Closes, waits for the scopes that run, and joins every thread.
     pub(crate) fn shut_down(&self) {
         self.close();
-        let _one = self.winding_up.lock();
         let mut state = self.state.lock();
         while state.scopes > 0 {
-            self.changed.wait(&mut state);
+            state = self.changed.wait(&self.state, state);
         }
         let wake = state.take_all_idle();
         drop(state);
@@ -161,14 +157,17 @@ impl PoolCore {
             worker.unpark();
         }
         let mut state = self.state.lock();
-        while state.threads > 0 || !state.early.is_empty() {
-            self.changed.wait(&mut state);
+        while state.threads > 0 || !state.early.is_empty() || state.joining {
+            state = self.changed.wait(&self.state, state);
         }
         let left = mem::take(&mut state.left);
+        state.joining = true;
         drop(state);
         for hand in left {
             drop(hand.thread.join());
         }
+        self.state.lock().joining = false;
+        self.changed.tell();
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -12,7 +12,7 @@
 use crate::{
     pool::{core::PoolCore, state::Config},
     prim::{Stack, with_stack},
-    raw::PerProcess,
+    raw::{PerProcess, generation},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -38,9 +38,10 @@ pub(super) fn set_current(pool: Option<&Arc<PoolCore>>) {
     CURRENT.with(|current| *current.borrow_mut() = pool.map(Arc::downgrade));
 }
 
-/// The pool whose worker the calling thread is.
+/// The pool whose worker the calling thread is. In a child that a job has forked it is a worker of none.
 pub(super) fn current() -> Option<Arc<PoolCore>> {
-    CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten()
+    let pool = CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten();
+    pool.filter(|pool| pool.generation == generation())
 }
 
 thread_local! {

@@ -17,15 +17,19 @@
 //!
 //! # Fork
 //!
-//! Of all threads only the one that calls `fork` is in the child. A child starts with an empty global pool; a [`Pool`] made
-//! before the fork refuses scopes there, with a [`Shutdown`](crate::ReasonKind::Shutdown) that says why. A child that was
-//! forked inside a scope can look at the time, at tokens and at snapshots, but it can neither open scopes on that pool nor
-//! leave the scope, which would wait for jobs that only the parent has: let it `exec` or `exit`.
+//! Of all threads only the one that calls `fork` is in the child. A child starts with an empty global pool, and everything
+//! works there as in its parent: scopes on that pool or on one that it builds, sleeps, deadlines, cancels, and so in a child
+//! of its own. Threads of the parent that sleep at the fork, idle or in any wait, do it no harm. A [`Pool`] made before the
+//! fork refuses scopes there, with a [`Shutdown`](crate::ReasonKind::Shutdown) that says why.
 //!
-//! Scopes with jobs are sure to work in a child only if it was forked before the first scope of its parent. After that, a
-//! thread of the parent may have been waiting, and `parking_lot`, whose locks this library uses, keeps the queue of those
-//! who wait in the memory of their threads, which the child uses again. So fork before the first scope, or `exec` right
-//! after; [`std::process::Command`] does. Besides, as POSIX has it, a lock that another thread held stays locked.
+//! A child that was forked inside a scope can look at the time, at tokens and at snapshots, but it can neither open scopes on
+//! that scope's pool nor leave the scope, which would wait for jobs that only the parent has: let it `exec` or `exit`.
+//!
+//! As POSIX has it, a lock that another thread held at the fork stays locked in the child. The library's own for the whole
+//! process are made anew there; those of tokens, barriers, events and pools that the parent made are not. And a thread that
+//! had just found a lock of the library taken leaves it in disorder: `parking_lot`, whose locks they are, keeps the queue of
+//! those who wait in the memory of their threads, which the child uses again. So fork while no other thread is in the midst
+//! of a call of the library, or `exec` right after; [`std::process::Command`] does.
 
 // | file | owns |
 // |---|---|

@@ -96,6 +96,8 @@ pub(super) struct State {
     pub(super) refusal: Option<String>,
     pub(super) scopes: usize,
     pub(super) closed: bool,
+    /// Somebody who shuts the pool down joins its threads: a second one returns no earlier.
+    pub(super) joining: bool,
     /// The look that is due, if the alarm has one of ours.
     pub(super) armed: bool,
     pub(super) look: Duration,

@@ -96,7 +96,7 @@ impl PoolCore {
                     done
                 };
                 drop(state);
-                self.changed.notify_all();
+                self.changed.tell();
                 for hand in done {
                     drop(hand.thread.join());
                 }
@@ -117,7 +117,7 @@ impl PoolCore {
                 state.coming += held;
                 self.arm(&mut state);
                 drop(state);
-                self.changed.notify_all();
+                self.changed.tell();
                 if let Some(idle) = idle {
                     idle.unpark();
                 }
@@ -156,7 +156,7 @@ impl PoolCore {
         let then = state.find_worker(&self.config);
         self.arm(&mut state);
         drop(state);
-        self.changed.notify_all();
+        self.changed.tell();
         self.follow(then);
     }
 
@@ -188,7 +188,7 @@ impl PoolCore {
                 state.active -= 1;
                 state.arrive();
                 state.depart(worker);
-                self.changed.notify_all();
+                self.changed.tell();
                 return None;
             }
             state.active -= 1;
@@ -206,7 +206,7 @@ impl PoolCore {
                 }
                 if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
                     state.depart(worker);
-                    self.changed.notify_all();
+                    self.changed.tell();
                     return None;
                 }
             }

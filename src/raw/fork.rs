@@ -8,6 +8,8 @@
 //! 1. A child, and its child, see another [`generation`] than their parent.
 //! 2. [`PerProcess::get`] gives all threads of a process the same value, and never one that was made before a fork.
 //! 3. Nothing is dropped: a parent's value may be in use by threads that the child does not have.
+//! 4. Nobody waits here while another thread makes a value, or tells the system of the library: a child that was forked
+//!    meanwhile does not have that thread.
 //!
 //! # Does not know
 //!
@@ -15,18 +17,24 @@
 
 use std::sync::{
     OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-/// How many forks lie between this process and the one that loaded the library.
+/// Is raised by every fork that lies between this process and the one that loaded the library.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Tells how many forks lie between this process and the one that loaded the library. One load, after the first call.
+/// Returns a number that is higher in a child than it was in its parent at the fork. Two loads, after the first call.
 ///
 /// Where a system does not tell of forks it is 0 for ever.
 pub(crate) fn generation() -> u64 {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(register);
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    // Pairs with the store below: from here on, every fork is seen.
+    if !REGISTERED.load(Ordering::Acquire) {
+        // Threads that come here together all register, and a fork counts several times. If one did it for all, a child that
+        // was forked meanwhile would wait for it.
+        register();
+        REGISTERED.store(true, Ordering::Release);
+    }
     // Publishes nothing: it changes only in a child that has one thread.
     GENERATION.load(Ordering::Relaxed)
 }
@@ -73,14 +81,15 @@ impl<T> PerProcess<T> {
         let generation = generation();
         let mut link = &self.first;
         loop {
-            let here = link.get_or_init(|| {
-                let value = (self.make)();
-                Box::new(Link { generation, value, next: OnceLock::new() })
-            });
-            if here.generation == generation {
-                return &here.value;
+            match link.get() {
+                Some(here) if here.generation == generation => return &here.value,
+                Some(before) => link = &before.next,
+                None => {
+                    // Of several that are made at once the first is kept: the next look finds it.
+                    let made = Link { generation, value: (self.make)(), next: OnceLock::new() };
+                    drop(link.set(Box::new(made)));
+                }
             }
-            link = &here.next;
         }
     }
 }

@@ -334,9 +334,15 @@ mod forked {
         fs,
         panic::{AssertUnwindSafe, catch_unwind},
         process::exit,
+        sync::{Arc, mpsc},
         thread,
     };
-    use tassel::{ReasonKind, checkpoint, pool::Pool, scope, sleep, snapshot, sync::Barrier};
+    use tassel::{
+        CancelToken, ReasonKind, checkpoint,
+        pool::Pool,
+        scope, sleep, snapshot,
+        sync::{Barrier, Event},
+    };
 
     /// Returns once all other threads of this process sleep: a lock that one of them holds at a fork stays locked in the
     /// child, also those inside the allocator, of the standard library, and of `parking_lot`.
@@ -384,16 +390,81 @@ mod forked {
 
     // S75:
     #[test]
-    fn a_forked_child_starts_with_an_empty_pool() {
+    fn a_forked_child_starts_with_an_empty_pool_and_so_does_its_child() {
         guarded(|| assert!(child("edges::forked::starts_empty", &[]).status.success()));
     }
 
     #[test]
-    #[ignore = "a child process of `a_forked_child_starts_with_an_empty_pool`"]
+    #[ignore = "a child process of `a_forked_child_starts_with_an_empty_pool_and_so_does_its_child`"]
     fn starts_empty() {
         child_side(|| {
             busy();
-            assert!(in_fork(|| assert_eq!(Pool::global().stats().workers, 0)));
+            let before = Pool::global().stats();
+            let worked = in_fork(|| {
+                assert_eq!(Pool::global().stats().workers, 0);
+                everything_works(None);
+                busy();
+                assert!(in_fork(|| {
+                    assert_eq!(Pool::global().stats().workers, 0);
+                    everything_works(None);
+                    let pool = Pool::builder().parallelism(1).build().unwrap();
+                    everything_works(Some(&pool));
+                    pool.shutdown().unwrap();
+                }));
+                everything_works(None);
+            });
+            assert!(worked);
+            // The parent noticed nothing.
+            assert!(Pool::global().stats().workers >= before.idle.min(1));
+            everything_works(None);
+        });
+    }
+
+    // S75:
+    #[test]
+    fn a_child_works_whatever_threads_of_its_parent_wait_for() {
+        guarded(|| assert!(child("edges::forked::waits", &[]).status.success()));
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_child_works_whatever_threads_of_its_parent_wait_for`"]
+    fn waits() {
+        child_side(|| {
+            busy();
+            let (pool, over, token) = (&Pool::builder().build().unwrap(), &Arc::new(Event::new()), &CancelToken::new());
+            let (there, all) = mpsc::channel();
+            thread::scope(|t| {
+                // A body, a job that sleeps, a joiner, and who shuts their pool down, twice.
+                let opened = there.clone();
+                t.spawn(move || {
+                    let result = open(Some(pool)).open(|s| {
+                        let sleeps = s.job("sleeps").own_thread().spawn(|| Ok(sleep(HOUR)?));
+                        s.job("joins").own_thread().spawn(move || sleeps.join().map_err(Into::into));
+                        opened.send(())?;
+                        over.wait()?;
+                        s.cancel();
+                        Ok(())
+                    });
+                    result.unwrap();
+                });
+                all.recv().unwrap();
+                for _ in 0..2 {
+                    t.spawn(|| pool.shutdown().unwrap());
+                }
+                // A callback, and who drops its registration meanwhile.
+                let (waits, runs) = (Arc::clone(over), there.clone());
+                let registered = token.on_cancel(move || {
+                    runs.send(()).unwrap();
+                    waits.wait().unwrap();
+                });
+                t.spawn(|| token.cancel());
+                all.recv().unwrap();
+                t.spawn(|| drop(registered));
+                for _ in 0..3 {
+                    assert!(in_fork(|| everything_works(None)));
+                }
+                over.set();
+            });
             everything_works(None);
         });
     }
