@@ -26,10 +26,11 @@
 //! that scope's pool nor leave the scope, which would wait for jobs that only the parent has: let it `exec` or `exit`.
 //!
 //! As POSIX has it, a lock that another thread held at the fork stays locked in the child. The library's own for the whole
-//! process are made anew there; those of tokens, barriers, events and pools that the parent made are not. And a thread that
-//! had just found a lock of the library taken leaves it in disorder: `parking_lot`, whose locks they are, keeps the queue of
-//! those who wait in the memory of their threads, which the child uses again. So fork while no other thread is in the midst
-//! of a call of the library, or `exec` right after; [`std::process::Command`] does.
+//! process are made anew there; those of tokens, barriers, events and pools that the parent made are not, nor those of std,
+//! which holds one while a thread starts or ends, and while it makes a backtrace. And a thread that had just found a lock of
+//! the library taken leaves it in disorder: `parking_lot`, whose locks they are, keeps the queue of those who wait in the
+//! memory of their threads, which the child uses again. So fork while no job runs, or `exec` right after;
+//! [`std::process::Command`] does.
 
 // | file | owns |
 // |---|---|
