@@ -210,12 +210,12 @@ impl CancelToken {
     /// ```
     /// use std::time::Duration;
     /// use tassel::{CancelToken, now, region::move_on_after, sleep};
-    /// let slept = move_on_after(Duration::from_millis(1), || {
-    ///     // More time, after all.
-    ///     CancelToken::current().set_deadline(Some(now() + Duration::from_secs(60)));
-    ///     Ok(sleep(Duration::from_millis(2))?)
+    /// let slept = move_on_after(Duration::from_secs(3600), || {
+    ///     // Less time, after all.
+    ///     CancelToken::current().set_deadline(Some(now() + Duration::from_millis(1)));
+    ///     Ok(sleep(Duration::from_secs(60))?)
     /// })?;
-    /// assert_eq!(slept, Some(()));
+    /// assert_eq!(slept, None);
     /// # Ok::<(), tassel::Error>(())
     /// ```
     #[track_caller]
