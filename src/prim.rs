@@ -21,7 +21,6 @@ mod real {
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
 
-<<<<<<< HEAD
     pub(crate) use std::thread::{LocalKey, ThreadId, current as current_thread};
 
     /// std's cell with loom's face.
@@ -37,25 +36,12 @@ mod real {
             f(self.0.get())
         }
     }
-
-    static TREE: Mutex<()> = Mutex::new(());
-
-    /// Takes the one lock that serialises what rewrites subtrees; see `cancel/mark.rs`.
-    pub(crate) fn tree_lock() -> MutexGuard<'static, ()> {
-        TREE.lock()
-    }
-=======
-    pub(crate) use std::thread::{ThreadId, current as current_thread};
->>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
 }
 
 #[cfg(tassel_loom)]
 mod real {
-<<<<<<< HEAD
     pub(crate) use loom::cell::UnsafeCell;
-=======
     pub(crate) use loom::sync::MutexGuard;
->>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread::{LocalKey, ThreadId, current as current_thread};
     use std::{
@@ -163,15 +149,11 @@ mod real {
 
 pub(crate) use real::*;
 
-<<<<<<< HEAD
-use std::{cell::RefCell, io, mem::ManuallyDrop, thread};
-=======
 use std::{
     cell::RefCell,
     fmt, io,
     mem::{self, ManuallyDrop},
     thread,
-    thread::LocalKey,
 };
 
 /// Lets threads wait under a lock until what it guards has changed.
@@ -213,7 +195,6 @@ impl fmt::Debug for Condition {
         f.debug_struct("Condition").finish_non_exhaustive()
     }
 }
->>>>>>> 4db3f4f (Fork: a child works, whatever threads of its parent slept in: nobody waits in parking_lot but for a lock)
 
 /// What a thread has a stack of.
 pub(crate) type Stack<T> = RefCell<Vec<T>>;
