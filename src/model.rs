@@ -767,7 +767,7 @@ fn claim_against(stop: Stop) {
         inlined: 0,
         keep: None,
     });
-    let seed = Seed::new(Label { number: 1, ..label("job") }, 1, None, &ground);
+    let seed = Seed::new(None, label("job").place, 1);
     if matches!(stop, Stop::Handle | Stop::Timeout) {
         // Made here: loom does not know that a std cell publishes what it holds.
         seed.strand(&ground).node();

@@ -26,6 +26,7 @@ use crate::{
     prim::Mutex,
     raw::{Layer, Stack},
 };
+use once_cell::race::OnceBox;
 use std::{
     cell::Cell,
     collections::HashSet,
@@ -186,32 +187,45 @@ impl fmt::Debug for Strand {
     }
 }
 
-/// A job's line of code before anybody needs more of it.
+/// A job's line of code before anybody needs more of it. Small: there may be a million.
 #[derive(Debug)]
 pub(crate) struct Seed {
     /// Unique in the process.
     pub(crate) id: u64,
-    pub(crate) label: Label,
-    /// Its place in the order of a virtual run.
-    pub(crate) order: u64,
-    deadline: Option<Deadline>,
-    strand: OnceLock<Arc<Strand>>,
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) place: &'static Location<'static>,
+    /// In its scope, from 1.
+    pub(crate) number: u64,
+    strand: OnceBox<Arc<Strand>>,
 }
 
 impl Seed {
-    /// A job of the scope at `ground`. One with a deadline has its strand and node at once.
-    pub(crate) fn new(label: Label, order: u64, deadline: Option<Deadline>, ground: &Arc<Ground>) -> Self {
-        let seed = Seed { id: next_id(), label, order, deadline, strand: OnceLock::new() };
+    pub(crate) fn new(name: Option<Arc<str>>, place: &'static Location<'static>, number: u64) -> Self {
+        Seed { id: next_id(), name, place, number, strand: OnceBox::new() }
+    }
+
+    /// Has its strand made at once, for a place in the order of a virtual run; and its node, for a deadline.
+    pub(crate) fn grown(self, order: u64, deadline: Option<Deadline>, ground: &Arc<Ground>) -> Self {
+        let strand = Arc::new(Strand::new(self.id, self.label(), order, ground, deadline));
         if deadline.is_some() {
-            seed.strand(ground).node();
+            strand.node();
         }
-        seed
+        let _ = self.strand.set(Box::new(strand));
+        self
+    }
+
+    pub(crate) fn label(&self) -> Label {
+        Label { what: "job", name: self.name.clone(), place: self.place, number: self.number }
+    }
+
+    /// Its place in the order of a virtual run.
+    pub(crate) fn order(&self) -> u64 {
+        self.made().map_or(0, |strand| strand.order)
     }
 
     /// Returns its strand, made now if need be. The ground is always the same.
     pub(crate) fn strand(&self, ground: &Arc<Ground>) -> &Arc<Strand> {
-        self.strand
-            .get_or_init(|| Arc::new(Strand::new(self.id, self.label.clone(), self.order, ground, self.deadline)))
+        self.strand.get_or_init(|| Box::new(Arc::new(Strand::new(self.id, self.label(), 0, ground, None))))
     }
 
     /// Returns its strand, if anybody has needed it.
@@ -252,7 +266,7 @@ impl<'a> Line<'a> {
     pub(crate) fn order(self) -> u64 {
         match self {
             Line::Made(strand) => strand.order,
-            Line::Seed(seed, _) => seed.order,
+            Line::Seed(seed, _) => seed.order(),
         }
     }
 
@@ -260,7 +274,7 @@ impl<'a> Line<'a> {
     pub(crate) fn path(self) -> Arc<str> {
         match self {
             Line::Made(strand) => strand.path(),
-            Line::Seed(seed, ground) => seed.label.path_below(&ground.path),
+            Line::Seed(seed, ground) => seed.label().path_below(&ground.path),
         }
     }
 
@@ -412,12 +426,20 @@ pub(crate) struct Waiting {
 pub(crate) struct Doing(Option<(Arc<Strand>, Option<Waiting>)>);
 
 impl Doing {
-    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<&Label>) -> Self {
+    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<Label>) -> Self {
+        Doing::since(clock().now(), activity, place, on)
+    }
+
+    /// As [`new`](Doing::new), by a caller that has just asked for the time.
+    pub(crate) fn since(
+        since: Instant,
+        activity: Activity,
+        place: &'static Location<'static>,
+        on: Option<Label>,
+    ) -> Self {
         Doing(with(|frame| {
-            let frame = frame?;
-            let waiting = Waiting { activity, since: frame.nearest().clock().now(), place, on: on.cloned() };
-            let strand = frame.line.strand();
-            let before = strand.set_waits(Some(waiting));
+            let strand = frame?.line.strand();
+            let before = strand.set_waits(Some(Waiting { activity, since, place, on }));
             Some((Arc::clone(strand), before))
         }))
     }

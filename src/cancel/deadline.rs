@@ -80,7 +80,7 @@ impl Deadline {
 
 /// An instant in one word, in the order of time: nanoseconds from [`BASE`], which is in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Tick(u64);
+pub(super) struct Tick(u64);
 
 static BASE: LazyLock<Instant> = LazyLock::new(|| Clock::Real.now());
 
@@ -88,10 +88,10 @@ const MIDDLE: u64 = 1 << 63;
 
 impl Tick {
     /// Comes after everything else.
-    pub(crate) const NEVER: Tick = Tick(u64::MAX);
+    pub(super) const NEVER: Tick = Tick(u64::MAX);
 
     /// What is 292 years away or more counts as just that.
-    pub(crate) fn of(at: Instant) -> Self {
+    pub(super) fn of(at: Instant) -> Self {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         match at.checked_duration_since(*BASE) {
             Some(after) => Tick(MIDDLE + nanos(after).min(MIDDLE - 2)),
@@ -103,7 +103,7 @@ impl Tick {
         at.map_or(Tick::NEVER, Tick::of)
     }
 
-    pub(crate) fn instant(self) -> Option<Instant> {
+    fn instant(self) -> Option<Instant> {
         if self == Tick::NEVER {
             return None;
         }
@@ -117,18 +117,18 @@ impl Tick {
 /// A [`Tick`] that walks change. It orders nothing by itself: between a change and who must see it stands the lock of the
 /// node, the tree lock, a poke, or the bit `DUE`, which is set after it.
 #[derive(Debug)]
-pub(crate) struct TickCell(AtomicU64);
+pub(super) struct TickCell(AtomicU64);
 
 impl TickCell {
-    pub(crate) fn never() -> Self {
+    pub(super) fn never() -> Self {
         TickCell(AtomicU64::new(Tick::NEVER.0))
     }
 
-    pub(crate) fn get(&self) -> Tick {
+    pub(super) fn get(&self) -> Tick {
         Tick(self.0.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set(&self, tick: Tick) {
+    pub(super) fn set(&self, tick: Tick) {
         self.0.store(tick.0, Ordering::Relaxed);
     }
 }
@@ -170,9 +170,16 @@ impl Node {
     }
 
     /// Compares with the clock, and marks what has passed, here and above, outermost first.
+    #[inline]
     pub(crate) fn expire(self: &Arc<Self>) {
         let due = self.next.get().min(self.end.get());
-        if due == Tick::NEVER || self.above().has(STOPPING) {
+        if due != Tick::NEVER {
+            self.expire_if(due);
+        }
+    }
+
+    fn expire_if(self: &Arc<Self>, due: Tick) {
+        if self.above().has(STOPPING) {
             return;
         }
         let now = self.clock().now();

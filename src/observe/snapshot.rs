@@ -23,7 +23,11 @@ use crate::{
     error::JobId,
     park::seat::Seat,
     raw::Tally,
-    scope::{core::Core, job::JobRef, open::Scope},
+    scope::{
+        core::{Core, Run},
+        job::JobRef,
+        open::Scope,
+    },
 };
 use std::{fmt, panic::Location, sync::Arc, time::Instant};
 
@@ -205,7 +209,7 @@ pub fn all() -> Snapshot {
 /// What is still to be looked at.
 enum What {
     Scope(Arc<Tally<Core>>),
-    Job(Arc<Tally<Core>>, JobRef, Option<Arc<Seat>>),
+    Job(Arc<Tally<Core>>, JobRef, Option<Run>),
     /// A place in the tree, and the line of code that stands there.
     At(Arc<Node>, Option<Arc<Strand>>),
 }
@@ -220,25 +224,25 @@ fn take(first: Vec<What>) -> Snapshot {
             What::Scope(core) => {
                 below.extend(children(&core.node, Some(&core.body)));
                 let jobs = core.alive().into_iter();
-                below.extend(jobs.map(|(job, seat)| What::Job(Arc::clone(&core), job, seat)));
+                below.extend(jobs.map(|(job, run)| What::Job(Arc::clone(&core), job, run)));
                 let body = &core.body;
                 let entry = Entry { parent, depth, ..entry(Kind::Scope, &core.node, Some(body)) };
                 let since = entry.since.or(Some(core.opened));
                 Some(Entry { id: Some(JobId::new(body.id)), since, thread: name_of(core.seat()), ..entry })
             }
-            What::Job(core, job, seat) => {
+            What::Job(core, job, run) => {
                 let strand = job.seed.made();
                 if let Some(own) = job.own() {
                     below.extend(children(own, strand));
                 }
                 let entry = Entry { parent, depth, ..entry(Kind::Job, job.own().unwrap_or(&core.node), strand) };
-                let entry = match job.started() {
-                    Some(started) => Entry { since: entry.since.or(Some(started)), ..entry },
-                    None => Entry { state: State::Queued, ..entry },
+                let entry = match &run {
+                    Some(run) if job.has_started() => Entry { since: entry.since.or(Some(run.since)), ..entry },
+                    _ => Entry { state: State::Queued, ..entry },
                 };
-                let thread = seat.as_ref().and_then(name_of);
+                let thread = run.and_then(|run| name_of(&run.seat));
                 let name = job.label().name().to_string();
-                Some(Entry { id: Some(job.id()), name, place: job.label().place, thread, ..entry })
+                Some(Entry { id: Some(job.id()), name, place: job.seed.place, thread, ..entry })
             }
             What::At(node, strand) => {
                 if let Some(core) = node.host().and_then(|host| host.downcast::<Tally<Core>>().ok()) {

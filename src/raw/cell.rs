@@ -3,11 +3,12 @@
 //! A cell has two ends, one of each. The [`Writer`] runs the closure, or drops it, and leaves the value; the [`Reader`] takes
 //! the value, or says that nobody wants it. Besides, any number of [`Shared`] may look at what goes with the two (`S`).
 //!
-//! | state | means | the content is touched by |
+//! | bit | means | set |
 //! |---|---|---|
-//! | `OPEN` | both ends are there | the writer |
-//! | `FILLED` | the writer has left a value, and is done | the reader |
-//! | `LEFT` | the reader is done: it has taken the value, or else will never | the writer, if it is not done |
+//! | `FILLED` | the writer has left a value, and touches the content no more | by the writer, once |
+//! | `LEFT` | the reader touches the content no more, unless it has set the bit as the second | by the reader, once |
+//!
+//! The content belongs to the writer until it sets its bit. Who sets the second bit has what is there.
 //!
 //! # Promises
 //!
@@ -31,7 +32,6 @@ use std::{
     sync::{Arc, Weak},
 };
 
-const OPEN: u8 = 0;
 const FILLED: u8 = 1;
 const LEFT: u8 = 2;
 
@@ -65,18 +65,18 @@ pub(crate) enum Ended<E> {
 trait Erased<S, E>: Send + Sync {
     fn shared(&self) -> &S;
 
-    /// Calls the closure.
+    /// Calls the closure, if it is there.
     ///
     /// # Safety
     ///
-    /// By the one writer, once, and not after `discard`.
-    unsafe fn run(&self) -> Ended<E>;
+    /// By the one writer.
+    unsafe fn run(&self) -> Option<Ended<E>>;
 
-    /// Drops the closure.
+    /// Drops the closure, if it is there.
     ///
     /// # Safety
     ///
-    /// As of `run`.
+    /// By the one writer.
     unsafe fn discard(&self);
 
     /// Moves the value to `place`, if it is there; else nobody wants it.
@@ -99,6 +99,25 @@ impl<S, F, V> Cell<S, F, V> {
     }
 }
 
+impl<S, F, V> Cell<S, F, V> {
+    /// Takes the closure, if it is there.
+    ///
+    /// # Safety
+    ///
+    /// By the one writer.
+    unsafe fn closure(&self) -> Option<F> {
+        // We see what we have set ourselves.
+        if self.state.load(Ordering::Relaxed) & FILLED != 0 {
+            return None;
+        }
+        // SAFETY: so the content is ours.
+        match unsafe { self.replace(Content::Empty) } {
+            Content::Closure(closure) => Some(closure),
+            Content::Value(_) | Content::Empty => None,
+        }
+    }
+}
+
 impl<S, F, V, E> Erased<S, E> for Cell<S, F, V>
 where
     S: Send + Sync,
@@ -109,38 +128,37 @@ where
         &self.shared
     }
 
-    unsafe fn run(&self) -> Ended<E> {
-        // SAFETY: the state is not `FILLED`, since that is set below, and the writer calls this once.
-        let Content::Closure(closure) = (unsafe { self.replace(Content::Empty) }) else { return Ended::Value };
-        let value = match closure() {
+    unsafe fn run(&self) -> Option<Ended<E>> {
+        // SAFETY: the caller's promise.
+        let value = match unsafe { self.closure() }?() {
             Ok(value) => value,
-            Err(error) => return Ended::Failed(error),
+            Err(error) => return Some(Ended::Failed(error)),
         };
-        // Spares the way through the cell; what decides is the swap.
-        if self.state.load(Ordering::Relaxed) == LEFT {
-            return try_drop(value);
+        // Spares the way through the cell; what decides is the bit.
+        if self.state.load(Ordering::Relaxed) & LEFT != 0 {
+            return Some(try_drop(value));
         }
-        // SAFETY: ours until the swap.
+        // SAFETY: ours until the bit is set.
         unsafe { self.replace(Content::Value(value)) };
-        // Pairs with the swap in `leave`: the reader finds the value, or we find that it is gone.
-        if self.state.swap(FILLED, Ordering::AcqRel) != LEFT {
-            return Ended::Value;
+        // Pairs with that in `leave`: the reader finds the value, or we find that it is gone.
+        if self.state.fetch_or(FILLED, Ordering::AcqRel) & LEFT == 0 {
+            return Some(Ended::Value);
         }
-        // SAFETY: the reader is done, and has found nothing.
-        try_drop(unsafe { self.replace(Content::Empty) })
+        // SAFETY: ours is the second bit.
+        Some(try_drop(unsafe { self.replace(Content::Empty) }))
     }
 
     unsafe fn discard(&self) {
-        // SAFETY: as in `run`.
-        drop(unsafe { self.replace(Content::Empty) });
+        // SAFETY: the caller's promise.
+        drop(unsafe { self.closure() });
     }
 
     unsafe fn leave(&self, place: *mut ()) -> bool {
-        // Pairs with the swap in `run`.
-        if self.state.swap(LEFT, Ordering::AcqRel) != FILLED {
+        // Pairs with that in `run`.
+        if self.state.fetch_or(LEFT, Ordering::AcqRel) & FILLED == 0 {
             return false;
         }
-        // SAFETY: the writer is done.
+        // SAFETY: ours is the second bit.
         let Content::Value(value) = (unsafe { self.replace(Content::Empty) }) else { return false };
         // SAFETY: the caller's promise: a reader of values of this type has brought the place.
         unsafe { place.cast::<V>().write(value) };
@@ -169,7 +187,7 @@ where
     E: 'static,
 {
     let content = UnsafeCell::new(Content::Closure(closure));
-    let cell: Arc<dyn Erased<S, E> + 't> = Arc::new(Cell { shared, state: AtomicU8::new(OPEN), content });
+    let cell: Arc<dyn Erased<S, E> + 't> = Arc::new(Cell { shared, state: AtomicU8::new(0), content });
     // SAFETY: only the lifetime bound changes: both types are the same fat pointer to the same vtable. What borrows is in the
     // content alone. The closure is gone when the writer is, and so is a value that no reader has taken by then, unless the
     // reader is still there; it is gone with the reader, whose lifetime is that of the value. A reader that is leaked keeps
@@ -177,37 +195,27 @@ where
     // nothing that borrows.
     let cell = unsafe { mem::transmute::<Arc<dyn Erased<S, E> + 't>, Arc<dyn Erased<S, E>>>(cell) };
     let reader = Reader { shared: Shared(Arc::clone(&cell)), open: true, types: PhantomData };
-    (Writer { shared: Shared(cell), open: true }, reader)
+    (Writer(Shared(cell)), reader)
 }
 
 /// The end that runs the closure. Dropping it drops the closure.
-pub(super) struct Writer<S: 'static, E: 'static> {
-    shared: Shared<S, E>,
-    /// Whether the closure is still there.
-    open: bool,
-}
+pub(super) struct Writer<S: 'static, E: 'static>(Shared<S, E>);
 
 impl<S, E> Writer<S, E> {
     /// Calls the closure, if it is there. Its captures are gone when this returns.
     pub(super) fn run(&mut self) -> Option<Ended<E>> {
-        // SAFETY: this is the one writer, and `open` makes it once.
-        mem::take(&mut self.open).then(|| unsafe { self.shared.0.run() })
+        // SAFETY: this is the one writer.
+        unsafe { self.0.0.run() }
     }
 
     /// Drops the closure, if it is there; its panic passes.
     pub(super) fn discard(&mut self) {
-        if mem::take(&mut self.open) {
-            // SAFETY: as in `run`.
-            unsafe { self.shared.0.discard() };
-        }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.open
+        // SAFETY: this is the one writer.
+        unsafe { self.0.0.discard() }
     }
 
     pub(super) fn shared(&self) -> &Shared<S, E> {
-        &self.shared
+        &self.0
     }
 }
 

@@ -185,7 +185,7 @@ impl<H: Home, S, E> Tied<H, S, E> {
 
 impl<H: Home, S, E> fmt::Debug for Tied<H, S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tied").field("run", &!self.writer.is_open()).finish_non_exhaustive()
+        f.debug_struct("Tied").finish_non_exhaustive()
     }
 }
 

@@ -59,13 +59,16 @@ pub(crate) struct Claimed {
     pub(super) tied: Queued,
     /// Its place among those that are claimed.
     key: usize,
+    /// When it was claimed, or its turn came.
+    pub(super) since: Instant,
 }
 
-/// A job that is out of the queue and has not ended, and who runs it.
-#[derive(Debug)]
+/// A job that is out of the queue and has not ended, who runs it, and since when.
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) job: JobRef,
     pub(crate) seat: Arc<Seat>,
+    pub(crate) since: Instant,
 }
 
 /// How many queued jobs a scope keeps room for, although fewer are queued: 32 KiB.
@@ -103,15 +106,15 @@ impl Jobs {
         running.map(|run| Arc::clone(&run.seat) as Arc<dyn Party>).collect()
     }
 
-    fn claim(&mut self, at: usize, seat: &Arc<Seat>) -> Option<Claimed> {
+    fn claim(&mut self, at: usize, seat: &Arc<Seat>, since: Instant) -> Option<Claimed> {
         let tied = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
         // A long-lived scope gives back the room of a long queue. Each halving is paid for by as many claims.
         if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 4 {
             self.queue.shrink_to(self.queue.capacity() / 2);
         }
-        let run = Run { job: tied.shared().clone(), seat: Arc::clone(seat) };
+        let run = Run { job: tied.shared().clone(), seat: Arc::clone(seat), since };
         let key = self.claimed.insert(run);
-        Some(Claimed { tied, key })
+        Some(Claimed { tied, key, since })
     }
 }
 
@@ -237,10 +240,11 @@ impl Core {
     }
 
     pub(super) fn claim_at(&self, find: impl FnOnce(&Jobs) -> Option<usize>) -> Option<Claimed> {
+        let now = self.node.clock().now();
         with_chair(|chair| {
             let mut jobs = self.jobs.lock();
             let at = find(&jobs)?;
-            let entry = jobs.claim(at, chair.seat())?;
+            let entry = jobs.claim(at, chair.seat(), now)?;
             drop(jobs);
             if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
                 self.pool.unforce();
@@ -285,11 +289,18 @@ impl Core {
         drop(gone);
     }
 
-    /// Lists the jobs that are alive, in the order of spawning, with the seats of those that run them.
-    pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Arc<Seat>>)> {
+    /// Its turn has come only now.
+    pub(super) fn set_since(&self, claimed: &Claimed) {
+        if let Some(run) = self.jobs.lock().claimed.get_mut(claimed.key) {
+            run.since = claimed.since;
+        }
+    }
+
+    /// Lists the jobs that are alive, in the order of spawning, with what is known of those that were claimed.
+    pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Run>)> {
         let jobs = self.jobs.lock();
         let queued = jobs.queue.iter().map(|entry| (entry.shared().clone(), None));
-        let claimed = jobs.claimed.iter().map(|(_, run)| (run.job.clone(), Some(Arc::clone(&run.seat))));
+        let claimed = jobs.claimed.iter().map(|(_, run)| (run.job.clone(), Some(run.clone())));
         let mut alive: Vec<_> = claimed.chain(queued).collect();
         drop(jobs);
         alive.sort_by_key(|(job, _)| job.number());

@@ -254,7 +254,7 @@ impl<'scope, V> JobHandle<'scope, V> {
         let may_run = !job.own_thread && self.core.may_inline();
         if limit.is_none() && may_run && self.cannot_outlast() {
             if let Some(entry) = self.core.claim_job(job) {
-                let _doing = Doing::new(Activity::Join, place, Some(job.label()));
+                let _doing = Doing::since(entry.since, Activity::Join, place, Some(job.label()));
                 entry.run(true);
                 if let Some(outcome) = self.look() {
                     return Ok(Some(outcome));
@@ -268,7 +268,7 @@ impl<'scope, V> JobHandle<'scope, V> {
             Some(Limit::Never) | None => None,
         };
         let ends = Wait::For(Arc::new(JoinOf { core: Arc::clone(self.core), job: job.clone() }));
-        let call = Call { activity: Activity::Join, place, on: Some(job.label().clone()), ends };
+        let call = Call { activity: Activity::Join, place, on: Some(job.label()), ends };
         let ended = wait::wait(&call, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {

@@ -22,19 +22,19 @@
 use crate::{
     cancel::{
         callback::Registration,
-        current::{Ground, Seed},
-        deadline::{Tick, TickCell},
+        current::Seed,
         node::{Node, Own},
         reason::{Label, Reason, ReasonKind},
     },
-    error::{Failure, JobId, JoinError, Origin, Role, thread_name},
+    error::{Failure, JobId, JoinError},
     park::seat::Seat,
     prim::{AtomicU8, Mutex, MutexGuard, Ordering},
     raw::Shared,
 };
+use once_cell::race::OnceBox;
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 const QUEUED: u8 = 0;
@@ -56,6 +56,14 @@ pub(crate) enum Outcome {
     Cancelled { reason: Reason, started: bool },
 }
 
+/// What few jobs need.
+#[derive(Debug, Default)]
+struct Rest {
+    told: Mutex<Told>,
+    /// Gives it up when its own node stops before it starts.
+    watch: OnceLock<Registration>,
+}
+
 #[derive(Debug, Default)]
 struct Told {
     outcome: Option<Outcome>,
@@ -71,10 +79,7 @@ pub(crate) struct Job {
     /// Never run on the thread of a scope's owner or joiner.
     pub(crate) own_thread: bool,
     state: AtomicU8,
-    started: TickCell,
-    told: Mutex<Told>,
-    /// Gives it up when its own node stops before it starts.
-    watch: OnceLock<Registration>,
+    rest: OnceBox<Rest>,
 }
 
 /// A job, for whoever needs it, for as long as they like.
@@ -82,27 +87,27 @@ pub(crate) type JobRef = Shared<Job, Failure>;
 
 impl Job {
     pub(crate) fn new(seed: Seed, isolated: bool, own_thread: bool) -> Self {
-        Job {
-            seed,
-            isolated,
-            own_thread,
-            state: AtomicU8::new(QUEUED),
-            started: TickCell::never(),
-            told: Mutex::default(),
-            watch: OnceLock::new(),
-        }
+        Job { seed, isolated, own_thread, state: AtomicU8::new(QUEUED), rest: OnceBox::new() }
+    }
+
+    fn rest(&self) -> &Rest {
+        self.rest.get_or_init(Box::default)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.rest().told.lock()
     }
 
     pub(crate) fn id(&self) -> JobId {
         JobId::new(self.seed.id)
     }
 
-    pub(crate) fn label(&self) -> &Label {
-        &self.seed.label
+    pub(crate) fn label(&self) -> Label {
+        self.seed.label()
     }
 
     pub(crate) fn number(&self) -> u64 {
-        self.seed.label.number
+        self.seed.number
     }
 
     /// Returns its own node, if anybody has needed one.
@@ -127,12 +132,7 @@ impl Job {
 
     /// Tells whether its code has begun.
     pub(crate) fn has_started(&self) -> bool {
-        self.started().is_some()
-    }
-
-    /// When its code began.
-    pub(crate) fn started(&self) -> Option<Instant> {
-        self.started.get().instant()
+        !matches!(self.state(), QUEUED | DROPPED)
     }
 
     /// Returns how the job ended, if it has.
@@ -141,13 +141,13 @@ impl Job {
             QUEUED | RUNNING => None,
             DONE => Some(Outcome::Value),
             // Whoever dropped it gives the outcome in the same lock.
-            _ => self.told.lock().outcome.clone(),
+            _ => self.told().outcome.clone(),
         }
     }
 
     /// Registers a joiner, who looks for the outcome after that.
     pub(crate) fn add_joiner(&self, seat: &Arc<Seat>) {
-        let mut told = self.told.lock();
+        let mut told = self.told();
         if !told.joiners.iter().any(|joiner| joiner.id == seat.id) {
             told.joiners.push(Arc::clone(seat));
         }
@@ -157,7 +157,7 @@ impl Job {
     }
 
     pub(crate) fn remove_joiner(&self, seat: &Seat) {
-        let mut told = self.told.lock();
+        let mut told = self.told();
         if let Some(at) = told.joiners.iter().position(|joiner| joiner.id == seat.id) {
             let gone = told.joiners.swap_remove(at);
             drop(told);
@@ -167,7 +167,7 @@ impl Job {
 
     /// Pokes the joiners without a change of state: no thread can be had for the job.
     pub(crate) fn poke_joiners(&self) {
-        let joiners = self.told.lock().joiners.clone();
+        let joiners = self.told().joiners.clone();
         for joiner in joiners {
             joiner.poke();
         }
@@ -178,11 +178,11 @@ impl Job {
         if matches!(outcome, Outcome::Value) {
             // Pairs with the load in `state`, and with `add_joiner`.
             if self.state.swap(DONE, Ordering::AcqRel) & JOINED != 0 {
-                poke_all(self.told.lock());
+                poke_all(self.told());
             }
             return;
         }
-        let mut told = self.told.lock();
+        let mut told = self.told();
         told.outcome = Some(outcome);
         // Pairs with the load in `state`. In the lock, so the joiners are taken after it.
         self.state.swap(ENDED, Ordering::AcqRel);
@@ -195,13 +195,13 @@ impl Job {
     ///
     /// When this returns, what was decided is on record, whoever did it: so the job may be counted out.
     pub(crate) fn drop_unstarted(&self, outcome: impl FnOnce(bool) -> Outcome) -> bool {
-        let mut told = self.told.lock();
+        let mut told = self.told();
         let timed_out = self.own_deadline_passed();
         // Against `start`.
         if !self.leave_queued(DROPPED) {
             return false;
         }
-        mutant!("record_after_unlock" => drop(told); told = self.told.lock());
+        mutant!("record_after_unlock" => drop(told); told = self.told());
         told.outcome = Some(outcome(timed_out));
         poke_all(told);
         true
@@ -210,24 +210,24 @@ impl Job {
     /// Waits until whoever decides that the job never starts has what goes with it on record.
     pub(crate) fn await_decision(&self) {
         if self.state() == DROPPED {
-            drop(self.told.lock());
+            drop(self.told());
         }
     }
 
     /// Keeps what gives it up when its own node stops.
     pub(crate) fn keep(&self, watch: Registration) {
-        let _ = self.watch.set(watch);
+        let _ = self.rest().watch.set(watch);
     }
 
     /// Whether something is kept that gives it up.
     pub(crate) fn is_watched(&self) -> bool {
-        self.watch.get().is_some()
+        self.rest.get().is_some_and(|rest| rest.watch.get().is_some())
     }
 
     /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.
     pub(crate) fn ends_by_itself(&self, now: Instant) -> bool {
         let deadline = || self.own().and_then(|node| node.deadline());
-        self.watch.get().is_some() && self.is_queued() && deadline().is_some_and(|at| at > now)
+        self.is_watched() && self.is_queued() && deadline().is_some_and(|at| at > now)
     }
 
     /// How it was cancelled alone, before its scope was: by its handle or itself, which is the scope's will, or by its
@@ -243,13 +243,9 @@ impl Job {
     }
 
     /// Decides that the job starts. The claimer has looked for a cancel after its claim.
-    pub(crate) fn start(&self, now: impl FnOnce() -> Instant) -> bool {
+    pub(crate) fn start(&self) -> bool {
         // Against `drop_unstarted`.
-        let starts = self.leave_queued(RUNNING);
-        if starts {
-            self.started.set(Tick::of(now()));
-        }
-        starts
+        self.leave_queued(RUNNING)
     }
 
     pub(crate) fn join_error(&self, outcome: Outcome) -> Option<JoinError> {
@@ -260,21 +256,6 @@ impl Job {
             Outcome::Failed(text) => Some(JoinError::Failed { id, name: name(), text }),
             Outcome::Panicked(text) => Some(JoinError::Panicked { id, name: name(), text }),
             Outcome::Cancelled { reason, started } => Some(JoinError::Cancelled { id, name: name(), reason, started }),
-        }
-    }
-
-    /// What is said of it in the group of its scope, which stands at `ground` and was opened at `opened`, at `now`.
-    pub(crate) fn origin(&self, ground: &Ground, now: Instant, opened: Instant) -> Origin {
-        Origin {
-            id: self.id(),
-            name: self.label().name.clone(),
-            role: Role::Job,
-            place: self.label().place,
-            number: self.number(),
-            path: self.label().path_below(&ground.path),
-            offset: now.saturating_duration_since(opened),
-            took: self.started().map_or(Duration::ZERO, |started| now.saturating_duration_since(started)),
-            thread: thread_name(),
         }
     }
 }

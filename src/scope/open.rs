@@ -710,10 +710,15 @@ fn prepare(
 ) -> Job {
     let node = &core.node;
     let number = core.next_number();
-    let label = Label { what: "job", name, place, number };
     let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
-    let order = node.clock().run().map_or(0, |run| run.next_order());
-    Job::new(Seed::new(label, order, deadline, &core.ground), isolated, own_thread)
+    let order = node.clock().run().map(|run| run.next_order());
+    let seed = Seed::new(name, place, number);
+    let seed = if deadline.is_some() || order.is_some() {
+        seed.grown(order.unwrap_or_default(), deadline, &core.ground)
+    } else {
+        seed
+    };
+    Job::new(seed, isolated, own_thread)
 }
 
 /// Options for an isolated job; see [`JobBuilder::isolated`].

@@ -16,7 +16,7 @@ use crate::{
         current::{self, Frame, Line},
         reason::{Cancelled, ReasonKind, TimedOut},
     },
-    error::{Failure, around_stop, drop_guarded, stop_in},
+    error::{Failure, Origin, Role, around_stop, drop_guarded, stop_in, thread_name},
     park::{seat::with_chair, virtual_run::Run},
     pool::{self, UsePool},
     raw::{Ended, Tally},
@@ -28,6 +28,7 @@ use crate::{
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// Decides that an unstarted job whose scope or own node is stopping never starts, so that handles can say so before its
@@ -47,12 +48,12 @@ pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
             }
             let failure = Failure::TimedOut(TimedOut::new(reason));
             let text = failure.text();
-            tells = record(core, job, failure, Vec::new());
+            tells = record(core, job, None, failure, Vec::new());
             Outcome::Failed(text)
         }),
     };
     if let Some(tells) = tells {
-        core.fail_siblings(job.label(), tells);
+        core.fail_siblings(&job.label(), tells);
     }
     given_up
 }
@@ -97,11 +98,13 @@ impl Claimed {
     }
 
     /// Runs it when its turn in a virtual run has come, and hands the baton on.
-    fn run_in_turn(self, run: &Run, inline: bool) {
-        let order = self.tied.shared().seed.order;
+    fn run_in_turn(mut self, run: &Run, inline: bool) {
+        let order = self.tied.shared().seed.order();
         pool::while_blocked(|| with_chair(|chair| run.begin(chair, order)));
         let outer = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
         // The baton is handed on after the count was lowered, so that an owner woken by that is in the order.
+        self.since = run.now();
+        self.tied.tally().set_since(&self);
         self.run_now(inline);
         if inline {
             pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
@@ -125,7 +128,7 @@ impl Claimed {
             // The look after the claim (D6): a cancel from here on finds a started job.
             // Both nodes: a cancel marks the scope's before a job's own.
             let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
-            if (!stopping || mutant!("start_without_a_look")) && job.start(|| core.node.clock().now()) {
+            if (!stopping || mutant!("start_without_a_look")) && job.start() {
                 execute(core, &mut self);
             } else {
                 sweep(core, &mut self);
@@ -196,7 +199,7 @@ fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
         return;
     }
     if let Some(error) = error {
-        core.note_stop(job.label(), error);
+        core.note_stop(&job.label(), error);
     }
     core.note_cut(alone.map(|own| own.reason));
 }
@@ -206,27 +209,43 @@ fn fail(core: &Core, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
     let job = claimed.tied.shared();
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
-    mutant!("cancel_before_record" => core.fail_siblings(job.label(), String::new()));
-    let tells = record(core, job, failure, notes);
+    mutant!("cancel_before_record" => core.fail_siblings(&job.label(), String::new()));
+    let tells = record(core, job, Some(claimed.since), failure, notes);
     finish(core, claimed, outcome, tells);
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
-fn record(core: &Core, job: &Job, failure: Failure, notes: Vec<String>) -> Option<String> {
-    let origin = job.origin(&core.ground, core.node.clock().now(), core.opened);
+fn record(core: &Core, job: &Job, started: Option<Instant>, failure: Failure, notes: Vec<String>) -> Option<String> {
+    let origin = origin(core, job, started);
     let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
     core.record(origin, failure, notes, job.isolated);
     tells
 }
 
+/// What is said of a job in its scope's group.
+fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
+    let now = core.node.clock().now();
+    Origin {
+        id: job.id(),
+        name: job.seed.name.clone(),
+        role: Role::Job,
+        place: job.seed.place,
+        number: job.number(),
+        path: job.label().path_below(&core.ground.path),
+        offset: now.saturating_duration_since(core.opened),
+        took: started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started)),
+        thread: thread_name(),
+    }
+}
+
 /// Gives the outcome and, with `tells`, cancels the siblings.
 fn finish(core: &Core, claimed: &Claimed, outcome: Outcome, tells: Option<String>) {
     let job = claimed.tied.shared();
-    mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(job.label(), String::new()) });
+    mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.label(), String::new()) });
     core.leave(claimed);
     job.end(outcome);
     if let Some(tells) = tells {
-        core.fail_siblings(job.label(), tells);
+        core.fail_siblings(&job.label(), tells);
     }
 }
 
@@ -240,8 +259,7 @@ fn sweep(core: &Core, claimed: &mut Claimed) {
     }
     if let Err(payload) = claimed.tied.discard() {
         let job = claimed.tied.shared();
-        let origin = job.origin(&core.ground, core.node.clock().now(), core.opened);
-        core.record(origin, Failure::Panic(payload), Vec::new(), job.isolated);
+        core.record(origin(core, job, None), Failure::Panic(payload), Vec::new(), job.isolated);
     }
     core.leave(claimed);
 }

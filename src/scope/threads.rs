@@ -48,7 +48,7 @@ impl Tally<Core> {
     /// Queues a job and sees to it that somebody comes for it.
     pub(crate) fn enqueue(&self, entry: Queued) {
         let job = entry.shared();
-        let (order, own_thread, number) = (job.seed.order, job.own_thread, job.number());
+        let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.number());
         // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
         // its entry by bisection.
         let run = self.node.clock().run();
@@ -134,7 +134,7 @@ impl Source for Tally<Core> {
             None => self.claim(false),
             Some(_) if mutant!("virtual_worker_takes_any") => self.claim_at(|jobs| jobs.queue.len().checked_sub(1)),
             Some(run) => run.turn_of(self.address()).and_then(|order| {
-                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order == order))
+                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order() == order))
             }),
         };
         let Some(entry) = entry else { return false };
@@ -208,7 +208,7 @@ impl Source for Tally<Core> {
         let queued = queued.iter().map(|job| format!("`{}`", job.label().name()));
         let activity = |job: &JobRef| job.seed.made().map_or(Activity::Running, |strand| strand.activity());
         let waits = started.iter().map(|job| (job.label(), activity(job)));
-        let body = (&self.body.label, self.body.activity());
+        let body = (self.body.label.clone(), self.body.activity());
         let waits = std::iter::once(body).chain(waits).map(|(label, activity)| match label.what {
             "body" => format!("the body waits in {}", activity.name()),
             _ => format!("{label} waits in {}", activity.name()),

@@ -62,7 +62,7 @@ impl Call {
 
     /// Shows it.
     pub(crate) fn doing(&self) -> Doing {
-        Doing::new(self.activity, self.place, self.on.as_ref())
+        Doing::new(self.activity, self.place, self.on.clone())
     }
 }
 
