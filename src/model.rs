@@ -634,7 +634,7 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
                 let (tether, late) = (frame.0, Touches(&cell));
                 let second = Arc::new(Mutex::new(None));
                 let place = Arc::clone(&second);
-                let (mut first, _) = tether.tie((), move || {
+                let (first, _) = tether.tie((), move || {
                     *place.lock() = Some(tether.tie((), move || late.go()).0);
                     Ok::<(), ()>(())
                 });
@@ -666,7 +666,7 @@ fn the_owner_sees_everything_when_the_count_is_zero() {
 
 #[test]
 fn the_owner_sees_everything_of_what_was_swept() {
-    check(|| counted_out(|mut tied| tied.discard().unwrap()));
+    check(|| counted_out(|tied| tied.discard().unwrap()));
 }
 
 /// One closure is run and dropped, the other only dropped, in that way.
@@ -680,7 +680,7 @@ fn counted_out(unrun: fn(Tied<Owner, (), ()>)) {
         |frame| {
             let tether = frame.0;
             let run = Touches(&cells[0]);
-            let (mut tied, _) = tether.tie((), move || run.go());
+            let (tied, _) = tether.tie((), move || run.go());
             threads.push(thread::spawn(move || {
                 tied.run();
             }));
@@ -724,7 +724,7 @@ fn cell_ends(end: impl for<'t> FnOnce(Reader<'t, (), Touches<'t>, ()>)) {
         &tally,
         |frame| {
             let value = &value;
-            let (mut tied, reader) = frame.0.tie((), move || Ok(Touches(value)));
+            let (tied, reader) = frame.0.tie((), move || Ok(Touches(value)));
             thread = Some(thread::spawn(move || drop(tied.run())));
             end(reader);
         },

@@ -195,27 +195,32 @@ where
     // nothing that borrows.
     let cell = unsafe { mem::transmute::<Arc<dyn Erased<S, E> + 't>, Arc<dyn Erased<S, E>>>(cell) };
     let reader = Reader { shared: Shared(Arc::clone(&cell)), open: true, types: PhantomData };
-    (Writer(Shared(cell)), reader)
+    (Writer { shared: Shared(cell), alone: PhantomData }, reader)
 }
 
 /// The end that runs the closure. Dropping it drops the closure.
-pub(super) struct Writer<S: 'static, E: 'static>(Shared<S, E>);
+pub(super) struct Writer<S: 'static, E: 'static> {
+    shared: Shared<S, E>,
+    /// One thread at a time: not `Sync`.
+    alone: PhantomData<std::cell::Cell<()>>,
+}
 
 impl<S, E> Writer<S, E> {
     /// Calls the closure, if it is there. Its captures are gone when this returns.
-    pub(super) fn run(&mut self) -> Option<Ended<E>> {
-        // SAFETY: this is the one writer.
-        unsafe { self.0.0.run() }
+    #[inline]
+    pub(super) fn run(&self) -> Option<Ended<E>> {
+        // SAFETY: this is the one writer, on one thread. Of two calls, one inside the other, the inner one finds nothing.
+        unsafe { self.shared.0.run() }
     }
 
     /// Drops the closure, if it is there; its panic passes.
-    pub(super) fn discard(&mut self) {
-        // SAFETY: this is the one writer.
-        unsafe { self.0.0.discard() }
+    pub(super) fn discard(&self) {
+        // SAFETY: as in `run`.
+        unsafe { self.shared.0.discard() }
     }
 
     pub(super) fn shared(&self) -> &Shared<S, E> {
-        &self.0
+        &self.shared
     }
 }
 

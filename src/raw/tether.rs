@@ -171,13 +171,13 @@ impl<H: Home, S, E> Tied<H, S, E> {
 
     /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open until
     /// `self` is dropped.
-    pub(crate) fn run(&mut self) -> Option<Ended<E>> {
+    pub(crate) fn run(&self) -> Option<Ended<E>> {
         self.writer.run()
     }
 
     /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
     /// dropped.
-    pub(crate) fn discard(&mut self) -> Result<(), Box<dyn Any + Send>> {
+    pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
         mutant!("count_before_captures" => drop(Count(Arc::clone(self.tally()))));
         catch_unwind(AssertUnwindSafe(|| self.writer.discard()))
     }

@@ -108,9 +108,9 @@ impl Jobs {
 
     fn claim(&mut self, at: usize, seat: &Arc<Seat>, since: Instant) -> Option<Claimed> {
         let tied = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
-        // A long-lived scope gives back the room of a long queue. Each halving is paid for by as many claims.
-        if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 4 {
-            self.queue.shrink_to(self.queue.capacity() / 2);
+        // A long-lived scope gives back the room of a long queue. It is paid for by as many claims.
+        if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 8 {
+            self.queue.shrink_to(self.queue.capacity() / 4);
         }
         let run = Run { job: tied.shared().clone(), seat: Arc::clone(seat), since };
         let key = self.claimed.insert(run);
@@ -230,7 +230,10 @@ impl Core {
     pub(super) fn claim(&self, inline: bool) -> Option<Claimed> {
         self.claim_at(|jobs| {
             let may_run = |entry: &Queued| !(inline && entry.shared().own_thread);
-            jobs.queue.iter().position(may_run)
+            match jobs.queue.front() {
+                Some(first) if may_run(first) => Some(0),
+                _ => jobs.queue.iter().position(may_run),
+            }
         })
     }
 

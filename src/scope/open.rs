@@ -522,7 +522,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
     /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
     pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
-        let (mut tied, value) = self.tether.tie((), move || Ok::<(), Infallible>(callback()));
+        let (tied, value) = self.tether.tie((), move || Ok::<(), Infallible>(callback()));
         drop(value);
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| tied.run()));
@@ -682,13 +682,13 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         let core = self.scope.core();
         let has_timeout = self.timeout.is_some();
         let job = prepare(core, self.name, self.timeout, isolated, self.own_thread, place);
-        let (mut tied, value) = self.scope.tether.tie(job, move || match catch_unwind(AssertUnwindSafe(f)) {
+        let (tied, value) = self.scope.tether.tie(job, move || match catch_unwind(AssertUnwindSafe(f)) {
             Ok(Ok(result)) => Ok(wrap(result)),
             Ok(Err(error)) => Err(Failure::Error(error)),
             Err(payload) => Err(Failure::Panic(payload)),
         });
         if core.node.is_cancelled() {
-            run::refuse(core, &mut tied);
+            run::refuse(core, &tied);
         } else {
             if has_timeout {
                 run::watch(core, tied.shared());

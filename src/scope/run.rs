@@ -77,7 +77,7 @@ pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &JobRef) {
 
 /// Ends a job that is not even queued: the scope is cancelled. Its captures are dropped before any handle says so (D6); a
 /// panic of theirs is the spawner's.
-pub(crate) fn refuse(core: &Core, tied: &mut Queued) {
+pub(crate) fn refuse(core: &Core, tied: &Queued) {
     let dropped = tied.discard();
     core.note_cut(None);
     give_up(core, tied.shared());
@@ -114,61 +114,56 @@ impl Claimed {
         }
     }
 
-    fn run_now(mut self, inline: bool) {
-        // Outlives the entry: lowering the count is the last that is done.
-        let tally = Arc::clone(self.tied.tally());
-        let core: &Core = &tally;
+    fn run_now(self, inline: bool) {
+        let core: &Core = self.tied.tally();
+        let job: &Job = self.tied.shared();
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
-        let job = self.tied.shared().clone();
         let line = Line::Seed(&job.seed, &core.ground);
         line.nearest().expire();
         let frame = Frame { line, region: None, scope: core.id, inlined };
         current::enter(frame, || {
-            let pool = UsePool::new(&core.pool);
+            let _pool = UsePool::new(&core.pool);
             // The look after the claim (D6): a cancel from here on finds a started job.
             // Both nodes: a cancel marks the scope's before a job's own.
             let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
             if (!stopping || mutant!("start_without_a_look")) && job.start() {
-                execute(core, &mut self);
+                execute(core, job, &self);
             } else {
-                sweep(core, &mut self);
+                sweep(core, job, &self);
             }
-            drop(pool);
         });
         if let Some(own) = job.own() {
             own.close();
         }
-        drop(job);
         // Last: lower the count.
         drop(self);
     }
 }
 
-fn execute(core: &Core, claimed: &mut Claimed) {
+fn execute(core: &Core, job: &Job, claimed: &Claimed) {
     // The closure catches the user's panics itself; what comes out here is a defect of ours, kept as a failure.
     let ended = match catch_unwind(AssertUnwindSafe(|| claimed.tied.run())) {
         Ok(ended) => ended.unwrap_or(Ended::Value),
         Err(payload) => Ended::DropPanicked(payload),
     };
-    let job = claimed.tied.shared();
     job.own().unwrap_or(&core.node).expire();
     let failure = match ended {
-        Ended::Value => return finish(core, claimed, Outcome::Value, None),
+        Ended::Value => return finish(core, job, claimed, Outcome::Value, None),
         Ended::DropPanicked(payload) => Failure::Panic(payload),
         Ended::Failed(failure) => failure,
     };
-    let Failure::Error(error) = failure else { return fail(core, claimed, failure, Vec::new()) };
+    let Failure::Error(error) = failure else { return fail(core, job, claimed, failure, Vec::new()) };
     match judge(core, job, &error) {
-        Verdict::Failure => fail(core, claimed, Failure::Error(error), Vec::new()),
+        Verdict::Failure => fail(core, job, claimed, Failure::Error(error), Vec::new()),
         Verdict::TimedOut(timed_out) => {
             let notes = around_stop(&error);
             drop_guarded(error);
-            fail(core, claimed, Failure::TimedOut(timed_out), notes);
+            fail(core, job, claimed, Failure::TimedOut(timed_out), notes);
         }
         Verdict::Stopped(stop) => {
             cut(core, job, Some(&error));
             drop_guarded(error);
-            finish(core, claimed, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
+            finish(core, job, claimed, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
         }
     }
 }
@@ -205,13 +200,13 @@ fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
 }
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
-fn fail(core: &Core, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
-    let job = claimed.tied.shared();
+#[cold]
+fn fail(core: &Core, job: &Job, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
     mutant!("cancel_before_record" => core.fail_siblings(&job.label(), String::new()));
     let tells = record(core, job, Some(claimed.since), failure, notes);
-    finish(core, claimed, outcome, tells);
+    finish(core, job, claimed, outcome, tells);
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
@@ -239,8 +234,7 @@ fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
 }
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
-fn finish(core: &Core, claimed: &Claimed, outcome: Outcome, tells: Option<String>) {
-    let job = claimed.tied.shared();
+fn finish(core: &Core, job: &Job, claimed: &Claimed, outcome: Outcome, tells: Option<String>) {
     mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.label(), String::new()) });
     core.leave(claimed);
     job.end(outcome);
@@ -250,15 +244,14 @@ fn finish(core: &Core, claimed: &Claimed, outcome: Outcome, tells: Option<String
 }
 
 /// Drops a job that may not start.
-fn sweep(core: &Core, claimed: &mut Claimed) {
-    let job = claimed.tied.shared();
+#[cold]
+fn sweep(core: &Core, job: &Job, claimed: &Claimed) {
     give_up(core, job);
     // Not if its own time was over before: that is a failure, which its handle may have taken.
     if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {
         cut(core, job, None);
     }
     if let Err(payload) = claimed.tied.discard() {
-        let job = claimed.tied.shared();
         core.record(origin(core, job, None), Failure::Panic(payload), Vec::new(), job.isolated);
     }
     core.leave(claimed);
