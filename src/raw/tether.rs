@@ -11,8 +11,9 @@
 //! 2. *Nothing is missed.* When `tether` returns, all effects of every tied closure are visible to its caller.
 //! 3. *No early exit.* Only code that holds `&'t Tether` may raise the count: the body, and closures that hold the
 //!    count up themselves. So a zero seen after the body is final.
-//! 4. *No late touch.* The count lives in an [`Arc`] that every [`Tied`] owns. After lowering it, a [`Tied`] uses
-//!    that `Arc` and nothing else: the frame may be gone (rust-lang/rust#98498).
+//! 4. *No late touch.* The count lives in an [`Arc`] that the frame holds. After lowering it, a [`Tied`] touches nothing: the
+//!    frame may be gone (rust-lang/rust#98498). Only who lowers it to zero has something left to do, to tell the owner, and
+//!    shares that `Arc` before.
 //! 5. A [`Tied`] that is leaked is never lowered: `tether` then waits for ever, which is safe.
 //!
 //! # Does not know
@@ -118,7 +119,7 @@ impl<'t, H: Home> Tether<'t, '_, H> {
             self.tally.live.fetch_sub(1, Ordering::Relaxed);
             panic!("too many live jobs in a scope: jobs that are spawned in a loop must be able to finish");
         }
-        let count = Count(Arc::clone(self.tally));
+        let count = Count(Arc::as_ptr(self.tally));
         // SAFETY: the writer is gone before what the closure borrows for `'t`.
         // * That is there until `tether` returns. The body has to accept any `'t`, so all that it can borrow for that long is
         //   older than the call of `tether` (`'env`), or is the face in its frame.
@@ -138,15 +139,49 @@ impl<H: Home> fmt::Debug for Tether<'_, '_, H> {
 }
 
 /// Lowers the count when dropped.
-struct Count<H: Home>(Arc<Tally<H>>);
+///
+/// Not an [`Arc`], whose own count would cost as much again: the frame keeps the tally for as long as the count is up.
+struct Count<H: Home>(*const Tally<H>);
+
+// SAFETY: as good as a `&Tally<H>`, and by the last of them the tally may be dropped.
+unsafe impl<H: Home> Send for Count<H> {}
+// SAFETY: as above.
+unsafe impl<H: Home> Sync for Count<H> {}
+
+impl<H: Home> Count<H> {
+    fn tally(&self) -> &Tally<H> {
+        // SAFETY: the count that this stands for is up as long as this is there, so the call of `tether` that has made it has
+        // not returned, and that holds the `Arc` which this points into.
+        unsafe { &*self.0 }
+    }
+
+    /// Shares the tally.
+    fn keep(&self) -> Arc<Tally<H>> {
+        // SAFETY: it comes from `Arc::as_ptr`, and is there: see `tally`.
+        unsafe { Arc::increment_strong_count(self.0) };
+        // SAFETY: as above; the count that this takes is the one just added.
+        unsafe { Arc::from_raw(self.0) }
+    }
+}
 
 impl<H: Home> Drop for Count<H> {
     fn drop(&mut self) {
-        mutant!("poke_before_count" => self.0.home.all_home(); self.0.live.fetch_sub(1, Ordering::Release); return);
-        // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
-        if self.0.live.fetch_sub(1, Ordering::Release) == 1 {
-            // Promise 4: from here on, only the `Arc` that this count owns.
-            self.0.home.all_home();
+        let live = &self.tally().live;
+        let mut now = live.load(Ordering::Relaxed);
+        loop {
+            // Promise 4: whoever lowers it to zero shares the tally before; anybody else touches nothing after.
+            let last = (now == 1).then(|| self.keep());
+            mutant!("poke_before_count" => last.iter().for_each(|tally| tally.home.all_home()));
+            // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
+            match live.compare_exchange_weak(now, now - 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => {
+                    if let Some(tally) = last.filter(|_| !mutant!("poke_before_count")) {
+                        tally.home.all_home();
+                    }
+                    return;
+                }
+                Err(other) => now = other,
+            }
         }
     }
 }
@@ -160,8 +195,8 @@ pub(crate) struct Tied<H: Home, S: 'static, E: 'static> {
 }
 
 impl<H: Home, S, E> Tied<H, S, E> {
-    pub(crate) fn tally(&self) -> &Arc<Tally<H>> {
-        &self.count.0
+    pub(crate) fn tally(&self) -> &Tally<H> {
+        self.count.tally()
     }
 
     /// What goes with the closure.
@@ -178,7 +213,7 @@ impl<H: Home, S, E> Tied<H, S, E> {
     /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
     /// dropped.
     pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
-        mutant!("count_before_captures" => drop(Count(Arc::clone(self.tally()))));
+        mutant!("count_before_captures" => drop(Count(self.count.0)));
         catch_unwind(AssertUnwindSafe(|| self.writer.discard()))
     }
 }
