@@ -42,6 +42,8 @@
 //! | `of_joins_that_close_a_ring_at_once_exactly_one_is_refused` | to enter and to search is one step | a lock let go between the two |
 //! | `work_handed_to_a_leaving_worker_is_done` | a worker that leaves and work that comes decide under one lock | a worker that leaves although it was taken |
 //! | `work_handed_to_a_sleeping_worker_is_done` | the token is kept until the worker sleeps | a worker that lies down after it has unlocked |
+//! | `a_source_that_is_listed_late_is_let_go` | who lists and who leaves need no order | an unlisting that trusts the list |
+//! | `work_behind_a_worker_that_blocks_unseen_is_done` | two looks give its place to another | a worker found blocked that keeps its place |
 //! | `work_left_by_a_refused_thread_is_done` | an idle worker takes what a start that failed was for | a refusal that only undoes its reservation |
 //!
 //! # Does not know
@@ -129,7 +131,7 @@ fn a_wait_under_a_lock_misses_no_change() {
         let wait_for_two = |shared: &(Mutex<u32>, Condition)| {
             let mut seen = shared.0.lock();
             while *seen < 2 {
-                seen = shared.1.wait(&shared.0, seen);
+                seen = shared.1.wait(seen, || shared.0.lock());
             }
         };
         let (changer, other) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -890,32 +892,48 @@ fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
 
 // The pool.
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    Not,
+    /// Each announces a wait.
+    Announced,
+    /// The first waits for another, and announces nothing.
+    Unseen,
+}
+
 /// A scope that has nothing but numbers of jobs.
 struct Jobs {
     me: Weak<Jobs>,
-    queued: Mutex<usize>,
+    /// How many are queued; whether it is listed; whether a job has begun.
+    queue: Mutex<(usize, bool, bool)>,
     done: AtomicUsize,
     owner: Arc<Seat>,
-    listed: std::sync::atomic::AtomicBool,
-    /// Whether a job announces that it blocks.
-    blocks: bool,
+    /// How a job blocks.
+    blocks: Blocks,
+    changed: Condition,
 }
 
 impl Jobs {
-    fn new(chair: &Chair, blocks: bool) -> Arc<Self> {
+    fn new(chair: &Chair, blocks: Blocks) -> Arc<Self> {
         Arc::new_cyclic(|me| Jobs {
             me: Weak::clone(me),
-            queued: Mutex::new(0),
+            queue: Mutex::new((0, false, false)),
             done: AtomicUsize::new(0),
             owner: Arc::clone(chair.seat()),
-            listed: std::sync::atomic::AtomicBool::new(false),
             blocks,
+            changed: Condition::default(),
         })
     }
 
     fn add(&self, pool: &Pool) {
-        *self.queued.lock() += 1;
-        pool.core().ask(self.me.upgrade().unwrap());
+        let mut queue = self.queue.lock();
+        queue.0 += 1;
+        let lists = !std::mem::replace(&mut queue.1, true);
+        drop(queue);
+        // As a spawn does. In a model there is no alarm, so to be listed is to ask.
+        if lists {
+            pool.core().list(self.me.upgrade().unwrap(), 0);
+        }
     }
 
     /// As the owner of a scope that does not help itself.
@@ -928,26 +946,50 @@ impl Jobs {
 
 impl Source for Jobs {
     fn run_one(&self) -> bool {
-        let mut queued = self.queued.lock();
-        if *queued == 0 {
+        let mut queue = self.queue.lock();
+        if queue.0 == 0 {
             return false;
         }
-        *queued -= 1;
-        drop(queued);
-        if self.blocks {
+        queue.0 -= 1;
+        if self.blocks == Blocks::Unseen && !std::mem::replace(&mut queue.2, true) {
+            self.owner.poke();
+            while self.done.load(Ordering::Relaxed) == 0 {
+                queue = self.changed.wait(queue, || self.queue.lock());
+            }
+        }
+        drop(queue);
+        if self.blocks == Blocks::Announced {
             while_blocked(|| ());
         }
         self.done.fetch_add(1, Ordering::Relaxed);
+        drop(self.queue.lock());
+        self.changed.tell();
         self.owner.poke();
         true
     }
 
     fn queued(&self) -> usize {
-        *self.queued.lock()
+        self.queue.lock().0
     }
 
-    fn listed(&self) -> &std::sync::atomic::AtomicBool {
-        &self.listed
+    fn line(&self) -> Option<(u64, u64)> {
+        (self.queued() > 0).then_some((0, 0))
+    }
+
+    fn set_listed(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.0 > 0 && !std::mem::replace(&mut queue.1, true)
+    }
+
+    fn set_unlisted(&self, anyway: bool) -> bool {
+        let mut queue = self.queue.lock();
+        let done = anyway || queue.0 == 0;
+        queue.1 &= !done;
+        done
+    }
+
+    fn is_listed(&self) -> bool {
+        self.queue.lock().1
     }
 
     fn rescue(&self) {
@@ -978,7 +1020,7 @@ fn pool(keep_alive: Duration) -> Pool {
 fn hand_off(keep_alive: Duration) {
     let pool = pool(keep_alive);
     let chair = Chair::new();
-    let jobs = Jobs::new(&chair, false);
+    let jobs = Jobs::new(&chair, Blocks::Not);
     jobs.add(&pool);
     jobs.wait(&chair, 1);
     // The worker is about to look for more, lies down, sleeps, leaves or is gone.
@@ -1000,12 +1042,54 @@ fn work_handed_to_a_sleeping_worker_is_done() {
 }
 
 #[test]
+fn a_source_that_is_listed_late_is_let_go() {
+    check(|| {
+        let pool = pool(Duration::MAX);
+        let chair = Chair::new();
+        let jobs = Jobs::new(&chair, Blocks::Not);
+        pool.core().enter_scope().unwrap();
+        jobs.queue.lock().0 += 1;
+        // Asks for somebody who sweeps, as a cancel from outside does.
+        let canceller = {
+            let (pool, jobs) = (pool.clone(), Arc::clone(&jobs));
+            thread::spawn(move || pool.core().ask(jobs))
+        };
+        jobs.run_one();
+        jobs.wait(&chair, 1);
+        pool.core().leave_scope(&*jobs);
+        canceller.join().unwrap();
+        pool.shutdown().unwrap();
+        assert!(!jobs.is_listed() && Arc::strong_count(&jobs) == 1);
+    });
+}
+
+#[test]
+fn work_behind_a_worker_that_blocks_unseen_is_done() {
+    check(|| {
+        let pool = pool(Duration::MAX);
+        let chair = Chair::new();
+        let jobs = Jobs::new(&chair, Blocks::Unseen);
+        jobs.add(&pool);
+        jobs.add(&pool);
+        while !jobs.queue.lock().2 {
+            chair.park(None);
+        }
+        for _ in 0..2 {
+            pool.core().look(Instant::now(), |_| Some(true));
+        }
+        jobs.wait(&chair, 2);
+        pool.shutdown().unwrap();
+        assert_eq!(jobs.queued(), 0);
+    });
+}
+
+#[test]
 fn work_left_by_a_refused_thread_is_done() {
     check(|| {
         let pool =
             Pool::builder().parallelism(1).keep_alive(Duration::MAX).refuse_threads(|nth| nth > 1).build().unwrap();
         let chair = Chair::new();
-        let jobs = Jobs::new(&chair, true);
+        let jobs = Jobs::new(&chair, Blocks::Announced);
         jobs.add(&pool);
         // Asks for a thread while the worker blocks; by the time that it is refused, the worker may be idle.
         jobs.add(&pool);

@@ -171,14 +171,14 @@ pub(crate) struct Condition {
 
 impl Condition {
     /// Gives the lock up, waits to be told, and takes it again. The caller looked under the lock, and looks again after.
-    pub(crate) fn wait<'a, T>(&self, lock: &'a Mutex<T>, held: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    pub(crate) fn wait<G>(&self, held: G, lock: impl FnOnce() -> G) -> G {
         let parker = Parker::new();
         let list = || self.waiting.lock().push(parker.unparker().clone());
-        mutant!("wait_listed_after_unlock" => drop(held); list(); parker.park(); return lock.lock());
+        mutant!("wait_listed_after_unlock" => drop(held); list(); parker.park(); return lock());
         list();
         drop(held);
         parker.park();
-        lock.lock()
+        lock()
     }
 
     /// Wakes all who wait. Called with the lock held, or after that.

@@ -140,7 +140,7 @@ impl Drop for Registration {
         loop {
             match *status {
                 Status::Running(thread) if thread != current_thread().id() => {
-                    status = self.state.done.wait(&self.state.status, status);
+                    status = self.state.done.wait(status, || self.state.status.lock());
                 }
                 Status::Taken => {
                     *status = Status::Done; // its turn has not come, and never will

@@ -136,20 +136,26 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
     Some(watch)
 }
 
-/// Watches even if the system refuses the thread: then those who park stand in for it ([`unserved`], [`serve_due`]).
-pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) {
-    if cfg!(tassel_loom) || watch(at, Weak::clone(target)).is_some() {
-        return;
+/// Watches even if the system refuses the thread: then those who park stand in for it ([`unserved`], [`serve_due`]), and
+/// the result is `false`.
+pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) -> (Option<Watch>, bool) {
+    if cfg!(tassel_loom) {
+        return (None, false);
+    }
+    if let Some(watch) = watch(at, Weak::clone(target)) {
+        return (Some(watch), true);
     }
     let mut alarm = ALARM.get().lock();
-    alarm.watches.insert(at, Weak::clone(target));
-    UNSERVED.store(alarm.serving.is_none(), Ordering::Relaxed);
+    let watch = alarm.watches.insert(at, Weak::clone(target));
     // Somebody else may have got a thread meanwhile: it sleeps until what was the earliest instant before.
     let wake = alarm.serving.clone();
+    let served = wake.is_some();
+    UNSERVED.store(!served, Ordering::Relaxed);
     drop(alarm);
     if let Some(thread) = wake {
         thread.unpark();
     }
+    (Some(watch), served)
 }
 
 /// The earliest instant that is watched without a thread: who parks calls [`serve_due`] when it has come.

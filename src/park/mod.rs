@@ -16,7 +16,7 @@
 
 pub(crate) mod alarm;
 pub(crate) mod clock;
-mod kernel;
+pub(crate) mod kernel;
 pub(crate) mod seat;
 pub(crate) mod standstill;
 pub(crate) mod turns;

@@ -1,8 +1,20 @@
 //! The pool proper: [`PoolCore`].
 //!
-//! A scope that wants a thread puts a *ticket* here: it is listed, once, as a [`Source`]. Workers take listed sources in
-//! turn, one job each time, so that scopes share fairly. As many *unblocked* workers run as the parallelism says; a
-//! worker that announces a wait does not count while it waits, and its place is filled if there is work.
+//! A scope is *listed* here, once, as a [`Source`], while it may have queued jobs. To be listed wakes nobody: the owner
+//! works before it waits, and a wake-up costs as much as a hundred short jobs. A worker is called when there is work that
+//! who is awake cannot do:
+//!
+//! | who calls | when |
+//! |---|---|
+//! | a thread that announces a wait | what its pools have listed (`here.rs`) |
+//! | an owner at its exit | it has helped for as long as a wake-up costs, and much is left (`scope/threads.rs`) |
+//! | a worker that takes a job | more is queued, and there is a place: so one call grows as far as the work does |
+//! | the watch | a job has stood in the queue for two looks: whoever spawned it computes (`watch.rs`) |
+//! | whoever cannot wait | for a job with a thread of its own, a turn of a virtual run, the backlog of a cancelled scope |
+//!
+//! Workers take listed sources in turn, one job each time, so that scopes share fairly; one that finds no other source
+//! listed goes on with the same without this lock. As many *unblocked* workers run as the parallelism says; a worker that
+//! announces a wait, or that the watch finds blocked, does not count, and its place is filled if there is work.
 //!
 //! # Promises
 //!
@@ -10,6 +22,7 @@
 //!    can be had, its own owner and joiners, who are told ([`Source::rescue`]).
 //! 2. An idle pool uses no CPU, and after the keep-alive it has no thread.
 //! 3. A shutdown returns when every thread has been joined, also to a second caller.
+//! 4. A spawn into a listed scope touches nothing of the pool.
 //!
 //! # Does not know
 //!
@@ -17,24 +30,37 @@
 //!
 //! # Why no ticket is lost
 //!
-//! A job is queued before its source asks. A worker unlists a source under the lock before it claims a job of it, and
-//! lists it again if more are queued. So an ask that finds the source listed is served by a claim that comes later.
-//! A worker goes idle only when, under the lock, there is nothing that it may take; whoever lists something after that
-//! finds it idle.
+//! *Queued is listed.* Whether a source is listed is noted under the lock of its queue. Who queues a job finds it noted,
+//! or notes it and lists the source after; who takes a source off the list, under the pool's lock, does so only if under
+//! the queue's lock, too, nothing is queued, and notes that. So a queue with jobs is listed, or somebody is about to list
+//! it. (A source may be listed late, when it is over. It is found empty like any other.) The pool's lock is always taken
+//! first.
+//!
+//! *Listed is watched.* Who lists a source arms the watch, under the same lock, unless it is armed; the watch arms itself
+//! again as long as anything is listed; and it calls a worker for whatever has waited. So every other call may be missed,
+//! or see too little, as it is made without order by hints: it only comes sooner. Where the alarm has no thread to watch
+//! with, to be listed is to ask.
+//!
+//! *Called is served.* A worker goes idle only when, under the lock, there is nothing that it may take; whoever calls after
+//! that finds it idle.
+//!
+//! *Out of the lock is not out of reach.* A worker that goes on with its source looks at `recall`, which whoever lets the
+//! lock go sets if another source is listed or too many are active. It is a hint, and looked at after each job.
 
 use crate::{
     pool::{
         source::Source,
-        state::{Config, FIRST_LOOK, PATIENCE, State, Then},
+        state::{Config, State, Then},
     },
-    prim::{Condition, Mutex},
+    prim::{Condition, Mutex, MutexGuard},
     raw::generation,
 };
 use std::{
     fmt, mem,
+    ops::{Deref, DerefMut},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -45,10 +71,48 @@ pub(crate) struct PoolCore {
     /// Of the process that it was made in.
     pub(super) generation: u64,
     pub(super) config: Config,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
+    /// Whether anything is listed. A hint, written by whoever lets the lock go.
+    any_listed: AtomicBool,
+    /// Whether workers that run one job after the other are to look at the list: others wait, or too many are active. A
+    /// hint, as above.
+    pub(super) recall: AtomicBool,
     /// For who shuts the pool down: told when the last scope has left, and as threads do.
     pub(super) changed: Condition,
-    pub(super) finished: AtomicU64,
+}
+
+/// The pool's lock. Who lets it go leaves the hints right for those who have not taken it.
+pub(super) struct Locked<'a> {
+    core: &'a PoolCore,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let state = &*self.state;
+        // Hints that order nothing. Written only if they change, so that readers keep the line.
+        let set = |hint: &AtomicBool, to: bool| {
+            if hint.load(Ordering::Relaxed) != to {
+                hint.store(to, Ordering::Relaxed);
+            }
+        };
+        set(&self.core.any_listed, !state.listed.is_empty());
+        set(&self.core.recall, state.listed.len() > 1 || state.active > state.places(&self.core.config));
+    }
 }
 
 /// Why a pool takes no scope.
@@ -72,37 +136,72 @@ pub(crate) struct Counts {
 impl PoolCore {
     pub(crate) fn new(config: Config) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let state = State { look: FIRST_LOOK, patience: PATIENCE, add: 1, ..State::default() };
         Arc::new(PoolCore {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             generation: generation(),
             config,
-            state: Mutex::new(state),
+            state: Mutex::new(State::default()),
+            any_listed: AtomicBool::new(false),
+            recall: AtomicBool::new(false),
             changed: Condition::default(),
-            finished: AtomicU64::new(0),
         })
     }
 
-    /// Lists a source that has queued jobs.
-    pub(crate) fn ask(self: &Arc<Self>, source: Arc<dyn Source>) {
-        let mut state = self.state.lock();
-        if !source.listed().swap(true, Ordering::Relaxed) {
-            state.listed.push_back(source);
-        }
-        let then = state.find_worker(&self.config);
-        self.arm(&mut state);
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked { core: self, state: self.state.lock() }
+    }
+
+    /// Lists a source that has noted so, because the job of that number was queued. Wakes nobody, if the watch is armed.
+    pub(crate) fn list(self: &Arc<Self>, source: Arc<dyn Source>, number: u64) {
+        let mut state = self.lock();
+        state.put(source);
+        self.expect(&mut state, number);
+        // Nobody else would.
+        let then = if state.unserved { state.find_worker(&self.config, 0) } else { Then::default() };
         drop(state);
         self.follow(then);
     }
 
+    /// Has a worker come now for what a source has queued.
+    pub(crate) fn ask(self: &Arc<Self>, source: Arc<dyn Source>) {
+        let lists = source.set_listed();
+        let mut state = self.lock();
+        if lists {
+            state.put(source);
+            self.arm(&mut state);
+        }
+        let then = state.find_worker(&self.config, 0);
+        drop(state);
+        self.follow(then);
+    }
+
+    /// Has a worker come now for what is listed, if anything is.
+    pub(crate) fn call(self: &Arc<Self>) {
+        if self.any_listed() {
+            let then = self.lock().find_worker(&self.config, 0);
+            self.follow(then);
+        }
+    }
+
+    /// A hint: who has listed something sees it.
+    pub(super) fn any_listed(&self) -> bool {
+        self.any_listed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a look is due.
+    #[cfg(all(test, not(tassel_loom)))]
+    pub(super) fn is_watched(&self) -> bool {
+        self.lock().watch.is_some()
+    }
+
     /// Makes room for a job that is about to be queued and is to start at once; see [`unforce`](PoolCore::unforce).
     pub(crate) fn force(&self) {
-        self.state.lock().forced += 1;
+        self.lock().forced += 1;
     }
 
     /// The job has been claimed, by whomever.
     pub(crate) fn unforce(&self) {
-        self.state.lock().forced -= 1;
+        self.lock().forced -= 1;
     }
 
     /// Counts a scope in.
@@ -111,7 +210,7 @@ impl PoolCore {
             // Its threads are elsewhere. Before the lock, which one of them may have held.
             return Err(Refused::Forked);
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
@@ -119,12 +218,15 @@ impl PoolCore {
         Ok(())
     }
 
-    pub(crate) fn leave_scope(&self) {
-        let mut state = self.state.lock();
+    /// Counts a scope out, which has no queued jobs and will get none, and takes it off the list.
+    pub(crate) fn leave_scope(&self, source: &dyn Source) {
+        let mut state = self.lock();
         state.scopes -= 1;
+        let gone = state.take_out(source);
         let over = state.closed && state.scopes == 0;
         let wake = if over { state.take_all_idle() } else { Vec::new() };
         drop(state);
+        drop(gone);
         for worker in wake {
             worker.unpark();
         }
@@ -135,7 +237,7 @@ impl PoolCore {
 
     /// Refuses new scopes; idle workers leave once the last scope has.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.closed = true;
         let wake = if state.scopes == 0 { state.take_all_idle() } else { Vec::new() };
         drop(state);
@@ -147,18 +249,18 @@ impl PoolCore {
     /// Closes, waits for the scopes that run, and joins every thread.
     pub(crate) fn shut_down(&self) {
         self.close();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         while state.scopes > 0 {
-            state = self.changed.wait(&self.state, state);
+            state = self.changed.wait(state, || self.lock());
         }
         let wake = state.take_all_idle();
         drop(state);
         for worker in wake {
             worker.unpark();
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         while state.threads > 0 || !state.early.is_empty() || state.joining {
-            state = self.changed.wait(&self.state, state);
+            state = self.changed.wait(state, || self.lock());
         }
         let left = mem::take(&mut state.left);
         state.joining = true;
@@ -171,7 +273,7 @@ impl PoolCore {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let state = self.state.lock();
+        let state = self.lock();
         Counts {
             workers: state.threads,
             idle: state.roster.len(),
@@ -183,8 +285,7 @@ impl PoolCore {
 
     /// How many jobs are queued in scopes that wait for a worker.
     pub(crate) fn queued(&self) -> usize {
-        let listed: Vec<_> = self.state.lock().listed.iter().cloned().collect();
-        listed.iter().map(|source| source.queued()).sum()
+        self.lock().listed.iter().map(|listed| listed.source.queued()).sum()
     }
 
     pub(super) fn follow(self: &Arc<Self>, then: Then) {

@@ -4,13 +4,18 @@
 //!
 //! 1. An announced wait is counted once, however waits nest, and taken back also when it unwinds.
 //! 2. A scope uses the pool of the code that opens it, if nothing else is said.
+//! 3. Who announces a wait has a worker called for what is queued in the pools that code of this thread uses. Where nothing
+//!    is queued, that costs a look.
 //!
 //! # Does not know
 //!
 //! What is waited for.
 
 use crate::{
-    pool::{core::PoolCore, state::Config},
+    pool::{
+        core::PoolCore,
+        state::{Config, Post},
+    },
     prim::{Stack, with_stack},
     raw::{PerProcess, generation},
 };
@@ -20,8 +25,11 @@ use std::{
     sync::{Arc, Weak},
 };
 
+/// The pool whose worker a thread is, and its post there.
+type Employed = (Weak<PoolCore>, Arc<Post>);
+
 thread_local! {
-    static CURRENT: RefCell<Option<Weak<PoolCore>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Employed>> = const { RefCell::new(None) };
 }
 
 thread_local! {
@@ -29,28 +37,50 @@ thread_local! {
     static WORKS_FOR: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The calling thread is a worker of `pool` from now on, or is none any more.
-pub(super) fn set_current(pool: Option<&Arc<PoolCore>>) {
+/// The calling thread is a worker of that pool from now on, or is none any more.
+pub(super) fn set_current(employed: Option<(&Arc<PoolCore>, &Arc<Post>)>) {
     // In a model all threads share the thread-locals of one of the system's.
-    if let Some(pool) = pool.filter(|_| !cfg!(tassel_loom)) {
+    if let Some((pool, _)) = employed.filter(|_| !cfg!(tassel_loom)) {
         WORKS_FOR.set(pool.id);
     }
-    CURRENT.with(|current| *current.borrow_mut() = pool.map(Arc::downgrade));
+    let employed = employed.map(|(pool, post)| (Arc::downgrade(pool), Arc::clone(post)));
+    let before = CURRENT.with(|current| current.replace(employed));
+    drop(before);
 }
 
-/// The pool whose worker the calling thread is. In a child that a job has forked it is a worker of none.
-pub(super) fn current() -> Option<Arc<PoolCore>> {
-    let pool = CURRENT.try_with(|current| current.borrow().as_ref().and_then(Weak::upgrade)).ok().flatten();
-    pool.filter(|pool| pool.generation == generation())
+/// The pool whose worker the calling thread is, and its post there. In a child that a job has forked it is a worker of none.
+pub(super) fn current() -> Option<(Arc<PoolCore>, Arc<Post>)> {
+    let employed = |current: &RefCell<Option<Employed>>| {
+        let current = current.borrow();
+        let (pool, post) = current.as_ref()?;
+        Some((pool.upgrade()?, Arc::clone(post)))
+    };
+    let employed = CURRENT.try_with(employed).ok().flatten();
+    employed.filter(|(pool, _)| pool.generation == generation())
 }
+
+/// Pools in use, the innermost last, each with the number of uses in a row.
+type InUse = Stack<(Arc<PoolCore>, usize)>;
 
 thread_local! {
-    static IN_USE: Stack<Arc<PoolCore>> = const { RefCell::new(Vec::new()) };
-    static SPARE: ManuallyDrop<Stack<Arc<PoolCore>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+    static IN_USE: InUse = const { RefCell::new(Vec::new()) };
+    static SPARE: ManuallyDrop<InUse> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
-fn in_use<R>(f: impl FnOnce(&Stack<Arc<PoolCore>>) -> R) -> Option<R> {
+fn in_use<R>(f: impl FnOnce(&InUse) -> R) -> Option<R> {
     with_stack(&IN_USE, &SPARE, f)
+}
+
+/// Has workers called for what is queued in the pools that code of this thread uses, but for `own`.
+fn call_others(own: Option<&Arc<PoolCore>>) {
+    let pools = in_use(|in_use| {
+        let in_use = in_use.borrow();
+        let others = in_use.iter().map(|(pool, _)| pool).filter(|pool| own.is_none_or(|own| !Arc::ptr_eq(own, pool)));
+        others.filter(|pool| pool.any_listed()).cloned().collect::<Vec<_>>()
+    });
+    for pool in pools.iter().flatten() {
+        pool.call();
+    }
 }
 
 /// Says that code of a scope on `pool` runs on this thread, for as long as it lives: scopes opened here use that pool,
@@ -60,26 +90,37 @@ pub(crate) struct UsePool(());
 
 impl UsePool {
     pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
-        in_use(|in_use| in_use.borrow_mut().push(Arc::clone(pool)));
+        in_use(|in_use| {
+            let mut in_use = in_use.borrow_mut();
+            match in_use.last_mut() {
+                Some((last, uses)) if Arc::ptr_eq(last, pool) => *uses += 1,
+                _ => in_use.push((Arc::clone(pool), 1)),
+            }
+        });
         UsePool(())
     }
 
     /// The pool for a scope opened here.
     pub(crate) fn current() -> Arc<PoolCore> {
-        let here = in_use(|in_use| in_use.borrow().last().cloned()).flatten();
+        let here = in_use(|in_use| in_use.borrow().last().map(|(pool, _)| Arc::clone(pool))).flatten();
         here.unwrap_or_else(global)
     }
 
     /// Whether the code here is that of a scope on `pool`, or called by it, or ends one of its threads.
     pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
         WORKS_FOR.get() == pool.id
-            || in_use(|in_use| in_use.borrow().iter().any(|used| Arc::ptr_eq(used, pool))).unwrap_or(false)
+            || in_use(|in_use| in_use.borrow().iter().any(|(used, _)| Arc::ptr_eq(used, pool))).unwrap_or(false)
     }
 }
 
 impl Drop for UsePool {
     fn drop(&mut self) {
-        let pool = in_use(|in_use| in_use.borrow_mut().pop());
+        let pool = in_use(|in_use| {
+            let mut in_use = in_use.borrow_mut();
+            let (_, uses) = in_use.last_mut()?;
+            *uses -= 1;
+            if *uses == 0 { in_use.pop() } else { None }
+        });
         drop(pool);
     }
 }
@@ -118,31 +159,40 @@ pub(crate) fn apart<R>(f: impl FnOnce() -> R) -> R {
 fn uncounted<R>(how: Counted, f: impl FnOnce() -> R) -> R {
     struct Back {
         core: Arc<PoolCore>,
+        post: Arc<Post>,
         how: Counted,
         before: Counted,
     }
     impl Drop for Back {
         fn drop(&mut self) {
             let _ = COUNTED.try_with(|counted| counted.set(self.before));
-            let mut state = self.core.state.lock();
+            let mut state = self.core.lock();
             state.blocked -= usize::from(self.how == Counted::Blocked);
-            state.active += usize::from(self.before == Counted::Active);
+            if self.before == Counted::Active {
+                state.active += 1;
+                state.set_busy(&self.post);
+            }
         }
     }
-    let Some(core) = current() else { return f() };
+    let employed = current();
+    if how == Counted::Blocked {
+        call_others(employed.as_ref().map(|(core, _)| core));
+    }
+    let Some((core, post)) = employed else { return f() };
     // Where it is gone, in the destructor of a thread-local, waits do not nest.
     let before = COUNTED.try_with(Cell::get).unwrap_or(Counted::Active);
     if before == Counted::Blocked || before == how {
         return f();
     }
     let _ = COUNTED.try_with(|counted| counted.set(how));
-    let mut state = core.state.lock();
+    let mut state = core.lock();
     state.blocked += usize::from(how == Counted::Blocked);
-    state.active -= usize::from(before == Counted::Active);
-    let then = state.find_worker(&core.config);
-    core.arm(&mut state);
+    if before == Counted::Active {
+        state.set_inactive(&post);
+    }
+    let then = state.find_worker(&core.config, 0);
     drop(state);
-    let back = Back { core: Arc::clone(&core), how, before };
+    let back = Back { core: Arc::clone(&core), post, how, before };
     core.follow(then);
     let result = f();
     drop(back);

@@ -35,10 +35,10 @@
 // | file | owns |
 // |---|---|
 // | `source` | a scope as the pool sees it |
-// | `state` | what a pool knows under its lock: tickets, counts, when to grow |
-// | `core` | what scopes ask of a pool: threads, to be counted in and out, shutdown |
+// | `state` | what a pool knows under its lock: listed sources, counts, whom to call |
+// | `core` | what scopes ask of a pool: to be listed, threads, to be counted in and out, shutdown |
 // | `worker` | a worker's life |
-// | `watch` | what happens while tickets wait: new tries, starvation, blocking that nobody announced |
+// | `watch` | what happens while sources are listed: jobs that nobody came for, blocking that nobody announced, refused starts, starvation |
 // | `here` | what a thread has to do with pools |
 // | `roster` | who is idle: the hand-off of a wake-up against a worker that leaves |
 // | `face` | `Pool`, `PoolBuilder`, `PoolStats` |

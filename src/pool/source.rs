@@ -5,20 +5,27 @@
 //! The pool, and what a job does.
 
 use crate::park::standstill::Party;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 /// A scope as the pool sees it: queued jobs that a worker may run.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Claims one queued job, if there is one, and runs or sweeps it to its end. Does not unwind.
     fn run_one(&self) -> bool;
-    /// How many jobs are queued.
+    /// How many jobs are queued. Without a lock: a hint for who has not ordered it otherwise.
     fn queued(&self) -> usize;
+    /// The numbers of the first and the last job that are queued.
+    fn line(&self) -> Option<(u64, u64)>;
     /// How many workers it could use now: as many as jobs are queued, or in a virtual run as have their turn.
     fn wanted(&self) -> usize {
         self.queued()
     }
-    /// Whether it is listed. Touched only under the pool's lock.
-    fn listed(&self) -> &AtomicBool;
+    /// Notes, under the lock of its queue, that it is listed, if jobs are queued and it was not; then the caller lists it.
+    fn set_listed(&self) -> bool;
+    /// Notes, under the lock of its queue, that it is not listed, unless jobs are queued, or `anyway`. Called under the pool's
+    /// lock, by who takes it out if this says so.
+    fn set_unlisted(&self, anyway: bool) -> bool;
+    /// Whether it is listed, or about to be.
+    fn is_listed(&self) -> bool;
     /// No thread can be had now: owner and joiners are to help themselves.
     fn rescue(&self);
     /// The thread that opened it.

@@ -3,28 +3,30 @@
 //! # Promises
 //!
 //! 1. Counts are right at any moment under the lock: `active` workers are alive or being started, and neither idle, nor
-//!    blocked, nor apart.
+//!    blocked, nor apart; `unseen` of these are blocked as the kernel says.
 //! 2. Whoever decides under the lock that a worker comes has counted it when the lock is let go; what is to be done for it
 //!    after that is a [`Then`].
+//! 3. Nobody is called for a job for which somebody is coming already.
 //!
 //! # Does not know
 //!
 //! Threads: it counts them.
 
 use crate::{
-    park::seat::Seat,
-    pool::{roster::Roster, source::Source},
+    park::{alarm::Watch, kernel::kernel_thread, seat::Seat},
+    pool::{roster::Roster, source::Source, watch::Sight},
     prim::Unparker,
 };
 use std::{
-    cell::Cell,
     collections::{HashMap, HashSet, VecDeque},
+    path::PathBuf,
+    ptr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Says, for the n-th start of a thread, whether to refuse it. For tests.
@@ -60,18 +62,68 @@ const MAX_THREADS: usize = 8192;
 /// How long a worker stays without work: what tokio and Trio use.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How soon a pool looks again while tickets wait: first for starvation, then for blocking that nobody announced.
-pub(super) const FIRST_LOOK: Duration = Duration::from_millis(5);
+/// A worker, as the pool and its watch see it. Ordered by the pool's lock, unless it says otherwise.
+pub(super) struct Post {
+    pub(super) seat: Arc<Seat>,
+    /// The kernel's folder of its thread; empty where there is none.
+    pub(super) thread: PathBuf,
+    /// Where it stands in `State::busy`.
+    at: AtomicUsize,
+    /// How often it has become busy: two equal readings show that it has stayed so.
+    pub(super) stint: AtomicU64,
+    /// Counted as on its way to a job.
+    coming: AtomicBool,
+    /// The kernel showed it asleep at the last look.
+    pub(super) asleep: AtomicBool,
+    /// Taken for blocked: asleep at two looks running. Its worker reads it without the lock, as a hint.
+    pub(super) unseen: AtomicBool,
+    /// How many jobs it has run. Written by its worker alone, without the lock: that it moves is all that is asked.
+    pub(super) finished: AtomicU64,
+}
 
-/// Without a finished job for this long, workers are added regardless. Doubles each time it happens.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+/// In no place of `State::busy`.
+const NOWHERE: usize = usize::MAX;
+
+impl Post {
+    /// Of the calling thread, who is on its way to its first job.
+    pub(super) fn new(seat: Arc<Seat>) -> Arc<Self> {
+        Arc::new(Post {
+            seat,
+            thread: if cfg!(tassel_loom) { PathBuf::new() } else { kernel_thread() },
+            at: AtomicUsize::new(NOWHERE),
+            stint: AtomicU64::new(0),
+            coming: AtomicBool::new(true),
+            asleep: AtomicBool::new(false),
+            unseen: AtomicBool::new(false),
+            finished: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.at.load(Ordering::Relaxed) != NOWHERE
+    }
+
+    /// Tells whether it was coming before.
+    pub(super) fn set_coming(&self) -> bool {
+        self.coming.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// A source in the list.
+pub(super) struct Listed {
+    pub(super) source: Arc<dyn Source>,
+    /// The number of the job that stood last in its queue at the last look: what stood before it has waited since.
+    pub(super) mark: u64,
+}
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) listed: VecDeque<Arc<dyn Source>>,
+    pub(super) listed: VecDeque<Listed>,
     pub(super) roster: Roster,
-    /// Workers that have begun, by number: their seats.
-    pub(super) workers: HashMap<u64, Arc<Seat>>,
+    /// Workers that have begun, by number.
+    pub(super) workers: HashMap<u64, Arc<Post>>,
+    /// Those of them that are active, and have not just been woken.
+    pub(super) busy: Vec<Arc<Post>>,
     /// Of workers alive, once whoever started them has stored it.
     pub(super) handles: HashMap<u64, Hand>,
     /// Workers that have left, or are about to: still to be joined.
@@ -84,7 +136,11 @@ pub(super) struct State {
     /// Of these, those on their way to a job: woken, started, or about to be free.
     pub(super) coming: usize,
     pub(super) blocked: usize,
-    /// Places beyond the parallelism, given for blocking that nobody announced.
+    /// Of the active, those that the kernel shows blocked. Each gives its place to another.
+    pub(super) unseen: usize,
+    /// Places given before the workers are seen blocked that will take them: the watch has seen so many others.
+    pub(super) ahead: usize,
+    /// Places given because no job has finished for long.
     pub(super) extra: usize,
     /// Places beyond the parallelism, for queued jobs that are to start at once.
     pub(super) forced: usize,
@@ -98,13 +154,16 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// Somebody who shuts the pool down joins its threads: a second one returns no earlier.
     pub(super) joining: bool,
+    /// How many jobs those workers have run that are gone.
+    finished_before: u64,
+    /// Counts sources that were listed: two equal readings show that none was in between.
+    pub(super) listings: u64,
     /// The look that is due, if the alarm has one of ours.
-    pub(super) armed: bool,
-    pub(super) look: Duration,
-    pub(super) patience: Duration,
-    pub(super) add: usize,
-    pub(super) finished_seen: u64,
-    pub(super) quiet_since: Option<Instant>,
+    pub(super) watch: Option<Watch>,
+    /// That look may be late: the system refuses the alarm its thread.
+    pub(super) unserved: bool,
+    /// What the watch knows from look to look.
+    pub(super) sight: Sight,
 }
 
 /// A worker's thread.
@@ -157,6 +216,11 @@ impl State {
 
     /// How many workers may be active.
     pub(super) fn places(&self, config: &Config) -> usize {
+        self.own_places(config).saturating_add(self.unseen).saturating_add(self.ahead)
+    }
+
+    /// How many workers may be active that are not blocked.
+    pub(super) fn own_places(&self, config: &Config) -> usize {
         config.parallelism.saturating_add(self.extra).saturating_add(self.forced)
     }
 
@@ -165,45 +229,123 @@ impl State {
         self.roster.len() == 0 && self.threads >= config.max_threads
     }
 
-    /// Unlists sources whose owners did their jobs; the caller drops them after unlocking.
-    ///
-    /// Nothing is lost: what is queued after the look asks after it, and finds the source unlisted.
+    /// How many jobs the workers have run.
+    pub(super) fn finished(&self) -> u64 {
+        let finished = |post: &Arc<Post>| post.finished.load(Ordering::Relaxed);
+        self.finished_before.wrapping_add(self.workers.values().map(finished).sum())
+    }
+
+    /// Puts a source at the end of the list. It has noted that it is there.
+    pub(super) fn put(&mut self, source: Arc<dyn Source>) {
+        self.listings = self.listings.wrapping_add(1);
+        self.listed.push_back(Listed { source, mark: 0 });
+    }
+
+    /// Unlists sources that have no queued jobs; the caller drops them after unlocking.
     #[must_use]
     pub(super) fn unlist_done(&mut self) -> Vec<Arc<dyn Source>> {
         let mut done = Vec::new();
         for _ in 0..self.listed.len() {
-            let Some(source) = self.listed.pop_front() else { break };
-            if source.queued() > 0 {
-                self.listed.push_back(source);
+            let Some(listed) = self.listed.pop_front() else { break };
+            if listed.source.set_unlisted(false) {
+                done.push(listed.source);
             } else {
-                source.listed().store(false, Ordering::Relaxed);
-                done.push(source);
+                self.listed.push_back(listed);
             }
         }
         done
     }
 
-    /// The calling worker is no more on its way: it has work, or lies down.
-    pub(super) fn arrive(&mut self) {
-        self.coming -= usize::from(COMING.with(|coming| coming.replace(false)));
-    }
-
-    /// Whether anything that is listed could use a worker. A virtual run has one turn at a time, and whoever is coming
-    /// anyway will do: else the number of threads, and what is refused, would depend on how fast they come.
-    pub(super) fn needs_worker(&self) -> bool {
-        self.listed.iter().any(|source| source.turns().is_none() || (self.coming == 0 && source.wanted() > 0))
-    }
-
-    /// Takes the next source out. One of a virtual run stays until it has a turn, or no queued jobs.
-    pub(super) fn take_listed(&mut self) -> Option<Arc<dyn Source>> {
-        let at = self.listed.iter().position(|source| source.turns().is_none() || source.wanted() > 0)?;
+    /// Unlists a source that is over; the caller drops it after unlocking. It was listed last, most likely.
+    #[must_use]
+    pub(super) fn take_out(&mut self, source: &dyn Source) -> Option<Listed> {
+        if !source.is_listed() || !source.set_unlisted(false) {
+            return None;
+        }
+        let address = ptr::from_ref(source).cast::<()>();
+        let at = self.listed.iter().rposition(|listed| Arc::as_ptr(&listed.source).cast::<()>() == address)?;
         self.listed.remove(at)
     }
 
-    /// Finds a worker for what is listed, if one may be active.
-    pub(super) fn find_worker(&mut self, config: &Config) -> Then {
+    /// The worker is no more on its way: it has work, or lies down.
+    pub(super) fn arrive(&mut self, post: &Post) {
+        self.coming -= usize::from(post.coming.swap(false, Ordering::Relaxed));
+    }
+
+    /// The worker, which is counted as active, can be looked at.
+    pub(super) fn set_busy(&mut self, post: &Arc<Post>) {
+        post.stint.fetch_add(1, Ordering::Relaxed);
+        post.at.store(self.busy.len(), Ordering::Relaxed);
+        self.busy.push(Arc::clone(post));
+    }
+
+    /// The worker is active no more. A place that was given for it goes back.
+    pub(super) fn set_inactive(&mut self, post: &Post) {
+        self.active -= 1;
+        let at = post.at.swap(NOWHERE, Ordering::Relaxed);
+        if at < self.busy.len() {
+            drop(self.busy.swap_remove(at)); // never the last of it
+            if let Some(moved) = self.busy.get(at) {
+                moved.at.store(at, Ordering::Relaxed);
+            }
+        }
+        self.set_awake(post);
+    }
+
+    /// The worker is not, or no more, seen blocked.
+    pub(super) fn set_awake(&mut self, post: &Post) {
+        post.asleep.store(false, Ordering::Relaxed);
+        self.unseen -= usize::from(post.unseen.swap(false, Ordering::Relaxed));
+    }
+
+    /// Whether more is queued than those do who are coming, and `spoken` more jobs that somebody is about to claim. A
+    /// virtual run has one turn at a time, and whoever is coming anyway will do: else the number of threads, and what is
+    /// refused, would depend on how fast they come.
+    pub(super) fn needs_worker(&self, spoken: usize) -> bool {
+        let mut queued = 0;
+        self.listed.iter().any(|listed| {
+            if listed.source.turns().is_some() {
+                return self.coming == 0 && listed.source.wanted() > 0;
+            }
+            queued += listed.source.queued();
+            queued > self.coming + spoken
+        })
+    }
+
+    /// Gives the source whose turn it is, which goes to the end of the list. One of a virtual run stays where it is until one
+    /// of its jobs has its turn, and then leaves: it is listed again with the next turn. Those found empty go to `done`, to be
+    /// dropped after unlocking.
+    pub(super) fn next_listed(&mut self, done: &mut Vec<Arc<dyn Source>>) -> Option<Arc<dyn Source>> {
+        for _ in 0..self.listed.len() {
+            let listed = self.listed.pop_front()?;
+            let source = &listed.source;
+            if source.turns().is_none() {
+                let empty = source.queued() == 0;
+                if empty && source.set_unlisted(mutant!("unlisted_with_a_job")) {
+                    done.push(listed.source);
+                    continue;
+                }
+                let next = Arc::clone(source);
+                self.listed.push_back(listed);
+                return Some(next);
+            }
+            if source.wanted() > 0 {
+                source.set_unlisted(true);
+                return Some(listed.source);
+            }
+            if source.set_unlisted(false) {
+                done.push(listed.source);
+            } else {
+                self.listed.push_back(listed);
+            }
+        }
+        None
+    }
+
+    /// Finds a worker for what is listed, but for `spoken` jobs, if one may be active.
+    pub(super) fn find_worker(&mut self, config: &Config, spoken: usize) -> Then {
         let mut then = Then::default();
-        if !self.needs_worker() || self.active >= self.places(config) {
+        if self.listed.is_empty() || self.active >= self.places(config) || !self.needs_worker(spoken) {
             return then;
         }
         if let Some(idle) = self.take_idle() {
@@ -238,25 +380,13 @@ impl State {
 
     /// A worker leaves for good.
     pub(super) fn depart(&mut self, worker: u64) {
-        self.workers.remove(&worker);
+        if let Some(post) = self.workers.remove(&worker) {
+            self.finished_before = self.finished_before.wrapping_add(post.finished.load(Ordering::Relaxed));
+        }
         self.threads -= 1;
         match self.handles.remove(&worker) {
             Some(hand) => self.left.push(hand),
             None => drop(self.early.insert(worker)),
         }
     }
-
-    /// Jobs finish, or none wait: patience starts anew.
-    pub(super) fn calm(&mut self, finished: u64) {
-        self.finished_seen = finished;
-        self.quiet_since = None;
-        self.look = FIRST_LOOK;
-        self.patience = PATIENCE;
-        self.add = 1;
-    }
-}
-
-thread_local! {
-    /// Whether this worker is counted as coming.
-    pub(super) static COMING: Cell<bool> = const { Cell::new(false) };
 }

@@ -31,8 +31,10 @@ const GUARD: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(3600);
 
 /// A queue of closures, as a scope is one of jobs.
-struct Fake {
+pub(super) struct Fake {
     tasks: Mutex<VecDeque<Task>>,
+    /// How many were ever pushed.
+    pushed: AtomicUsize,
     listed: AtomicBool,
     rescues: AtomicUsize,
     starved: Mutex<Option<String>>,
@@ -40,9 +42,10 @@ struct Fake {
 }
 
 impl Fake {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Fake {
             tasks: Mutex::default(),
+            pushed: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
             rescues: AtomicUsize::new(0),
             starved: Mutex::default(),
@@ -50,8 +53,18 @@ impl Fake {
         })
     }
 
-    fn push(&self, task: impl FnOnce() + Send + 'static) {
-        self.tasks.lock().unwrap().push_back(Box::new(task));
+    pub(super) fn push(&self, task: impl FnOnce() + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap();
+        tasks.push_back(Box::new(task));
+        self.pushed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// As a spawn does: nobody is called.
+    fn queue(self: &Arc<Self>, core: &Arc<PoolCore>, task: impl FnOnce() + Send + 'static) {
+        self.push(task);
+        if self.set_listed() {
+            core.list(self.clone(), self.pushed.load(Ordering::SeqCst) as u64);
+        }
     }
 
     fn give(self: &Arc<Self>, core: &Arc<PoolCore>, task: impl FnOnce() + Send + 'static) {
@@ -79,8 +92,26 @@ impl Source for Fake {
         self.tasks.lock().unwrap().len()
     }
 
-    fn listed(&self) -> &AtomicBool {
-        &self.listed
+    fn line(&self) -> Option<(u64, u64)> {
+        let queued = self.tasks.lock().unwrap().len() as u64;
+        let last = self.pushed.load(Ordering::SeqCst) as u64;
+        (queued > 0).then_some((last - queued + 1, last))
+    }
+
+    fn set_listed(&self) -> bool {
+        let tasks = self.tasks.lock().unwrap();
+        !tasks.is_empty() && !self.listed.swap(true, Ordering::SeqCst)
+    }
+
+    fn set_unlisted(&self, anyway: bool) -> bool {
+        let tasks = self.tasks.lock().unwrap();
+        let done = anyway || tasks.is_empty();
+        self.listed.fetch_and(!done, Ordering::SeqCst);
+        done
+    }
+
+    fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::SeqCst)
     }
 
     fn rescue(&self) {
@@ -160,7 +191,7 @@ fn a_wait_announced_twice_counts_once_and_an_unwinding_one_comes_back() {
     let (core, source) = (core(1, 8, LONG), Fake::new());
     let (tell, told) = mpsc::channel();
     source.give(&core, move || {
-        let pool = current().unwrap();
+        let (pool, _) = current().unwrap();
         let inside = while_blocked(|| while_blocked(|| pool.counts().blocked));
         let unwound = catch_unwind(AssertUnwindSafe(|| while_blocked(|| std::panic::resume_unwind(Box::new(())))));
         let _ = tell.send((inside, unwound.is_err(), pool.counts().blocked));
@@ -241,7 +272,7 @@ fn a_close_lets_idle_workers_leave_and_waits_for_nobody() {
     core.close();
     assert!(core.enter_scope().is_err());
     source.run_on(&core);
-    core.leave_scope();
+    core.leave_scope(&*source);
     until("gone", || core.counts().workers == 0);
 }
 
@@ -277,4 +308,32 @@ fn many_hand_offs_from_many_threads_lose_nothing() {
     }
     until("all ran", || done.load(Ordering::SeqCst) == 4 * ROUNDS);
     shut_down(&core);
+}
+
+#[test]
+fn a_pool_with_nothing_listed_looks_no_more_and_begins_again() {
+    let (core, source) = (core(2, 8, LONG), Fake::new());
+    for _ in 0..3 {
+        // Nobody asks: a look finds it.
+        let (tell, told) = mpsc::channel();
+        source.queue(&core, move || {
+            let _ = tell.send(());
+        });
+        told.recv_timeout(GUARD).unwrap();
+        until("the looks end", || !core.is_watched());
+        assert!(!source.is_listed());
+    }
+    shut_down(&core);
+}
+
+#[test]
+fn a_scope_that_is_over_is_taken_off_the_list() {
+    let (core, source) = (core(2, 8, LONG), Fake::new());
+    core.enter_scope().unwrap();
+    source.queue(&core, || ());
+    assert!(source.is_listed());
+    while source.run_one() {}
+    core.leave_scope(&*source);
+    assert!(!source.is_listed());
+    until("let go", || Arc::strong_count(&source) == 1);
 }

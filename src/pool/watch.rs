@@ -1,11 +1,30 @@
-//! What the pool does while tickets wait: it looks again, and tells whom it cannot serve.
+//! What the pool does while anything is listed: it looks, again and again, and calls workers for what has waited.
+//!
+//! A *look* is made by the alarm. It comes soon after something was listed; while there is nothing to do the looks come
+//! less and less often, and a few milliseconds after the last scope was listed, or the last queue was emptied, they end.
+//! So scopes that follow each other closely find the watch armed, and cause no system call.
+//!
+//! | at a look | then |
+//! |---|---|
+//! | a job has stood in a queue since the last look, and there is a place | a worker is called |
+//! | it has, and there is no place | the kernel is asked which workers sleep |
+//! | one sleeps at two looks running | it is blocked, *unseen*: its place is given to another, until it is seen awake |
+//! | all who could go on are blocked, again | more are called at a time: 1, 2, 4 .. 32 |
+//! | no job has finished for long | a place more, whoever computes; the next time, twice as long (*slow look*) |
+//!
+//! A worker that computes keeps its place, so a flood of jobs that compute does not grow the pool. That it got no CPU
+//! time says nothing: on a machine that others use, whoever wants to run often gets none.
 //!
 //! # Promises
 //!
-//! 1. A refused start is tried again.
-//! 2. Blocking that nobody announces is outlasted: without a finished job for a while, workers are added regardless.
-//! 3. Jobs that can never start are found and their scopes told ([`Source::starve`]).
-//! 4. A source whose queue is empty is not kept for long, even if no worker ever comes.
+//! 1. A job starts soon though its spawner computes, and nobody waits.
+//! 2. A refused start is tried again, at slow looks.
+//! 3. Blocking that nobody announces is compensated for, where the kernel shows it; elsewhere it is outlasted: without a
+//!    finished job for a while, workers are added regardless.
+//! 4. Jobs that can never start are found and their scopes told ([`Source::starve`]), at slow looks. Who blocks unseen
+//!    moves, as far as that is concerned.
+//! 5. A source whose queue is empty is not kept for long, even if no worker ever comes.
+//! 6. Where nothing is listed, nobody looks.
 //!
 //! # Does not know
 //!
@@ -14,25 +33,259 @@
 use crate::{
     park::{
         alarm::{self, Due},
+        kernel::is_asleep,
         standstill::{Party, is_standstill},
     },
     pool::{
         core::PoolCore,
         source::Source,
-        state::{PATIENCE, State, Then},
+        state::{Config, Post, State, Then},
     },
 };
 use std::{
+    mem,
+    path::Path,
     sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+/// How soon a look follows on something that was listed, or done. A timer comes about 65 us late.
+const SHORT: Duration = Duration::from_micros(60);
+
+/// How soon it follows on a look that found a new job in a queue: is it still there?
+const CONFIRM: Duration = Duration::from_micros(20);
+
+/// How seldom looks come, at most, while anything is listed.
+const LONG: Duration = Duration::from_millis(5);
+
+/// With looks as seldom as this, and nothing listed, they end: 4 ms after the last one that found anything.
+const LINGER: Duration = Duration::from_millis(3);
+
+/// How soon the first slow look comes: for starvation, and for refused starts.
+const FIRST_SLOW: Duration = Duration::from_millis(5);
+
+/// Without a finished job for this long, workers are added regardless. Doubles each time it happens.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many workers are called at one look, at most.
+const MOST: usize = 32;
+
+/// How many sources, and how many workers, are looked at, at most: the others' turn comes at the next looks.
+const AT_ONCE: usize = 64;
+
+/// What the watch knows from look to look.
+pub(super) struct Sight {
+    interval: Duration,
+    /// How many sources had been listed at the last look.
+    listings: u64,
+    /// How many workers to call next, if those that were called last are blocked.
+    step: usize,
+    /// How many looks running have found all who have a place computing.
+    computing: usize,
+    /// Where in turn the busy are looked at.
+    next: usize,
+    /// The kernel tells who sleeps.
+    kernel_tells: bool,
+    slow_at: Option<Instant>,
+    slow: Duration,
+    finished: u64,
+    quiet_since: Option<Instant>,
+    patience: Duration,
+    add: usize,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Sight {
+            interval: SHORT,
+            listings: 0,
+            step: 1,
+            computing: 0,
+            next: 0,
+            kernel_tells: false,
+            slow_at: None,
+            slow: FIRST_SLOW,
+            finished: 0,
+            quiet_since: None,
+            patience: PATIENCE,
+            add: 1,
+        }
+    }
+}
+
+/// What stands in the queues.
+#[derive(Default)]
+struct Queues {
+    /// A job that stood there at the last look.
+    old: bool,
+    /// A job that did not.
+    new: bool,
+}
+
+/// What the kernel has said of the busy workers.
+#[derive(Default)]
+struct Seen {
+    /// One runs, or wants to.
+    awake: bool,
+    /// One sleeps that did not at the last look. It may be blocked.
+    dozing: bool,
+}
+
+/// Whom to look at: each with the stint in which it is busy.
+type Subjects = Vec<(Arc<Post>, u64)>;
+
+impl State {
+    /// Looks at the queues of what is listed, and takes sources out that have none, for the caller to drop after unlocking.
+    fn survey(&mut self, done: &mut Vec<Arc<dyn Source>>) -> Queues {
+        let mut queues = Queues::default();
+        for _ in 0..self.listed.len().min(AT_ONCE) {
+            let Some(mut listed) = self.listed.pop_front() else { break };
+            if listed.source.set_unlisted(false) {
+                done.push(listed.source);
+                continue;
+            }
+            // A virtual run calls for each job when its turn comes.
+            if listed.source.turns().is_none() {
+                if let Some((first, last)) = listed.source.line() {
+                    queues.old |= first <= listed.mark;
+                    queues.new |= first > listed.mark;
+                    listed.mark = last;
+                }
+            }
+            self.listed.push_back(listed);
+        }
+        queues
+    }
+
+    /// Whom the kernel is to be asked about.
+    fn subjects(&mut self) -> Subjects {
+        let from = self.sight.next % self.busy.len().max(1);
+        let in_turn = self.busy[from..].iter().chain(&self.busy[..from]).take(AT_ONCE);
+        let subjects: Vec<_> = in_turn.map(|post| (Arc::clone(post), post.stint.load(Ordering::Relaxed))).collect();
+        // Who is called is busy last.
+        self.sight.next = from + subjects.len();
+        subjects
+    }
+
+    /// Notes what the kernel has said.
+    fn note(&mut self, subjects: &Subjects, asleep: &[Option<bool>]) -> Seen {
+        let mut seen = Seen::default();
+        for ((post, stint), asleep) in subjects.iter().zip(asleep) {
+            let Some(asleep) = *asleep else { continue };
+            self.sight.kernel_tells = true;
+            if post.stint.load(Ordering::Relaxed) != *stint || !post.is_busy() {
+                continue; // it may have slept in a wait that it announced
+            }
+            if !asleep {
+                seen.awake = true;
+                self.set_awake(post);
+            } else if !post.asleep.swap(true, Ordering::Relaxed) {
+                seen.dozing = true;
+            } else if !post.unseen.swap(true, Ordering::Relaxed) {
+                self.unseen += 1;
+            }
+        }
+        seen
+    }
+
+    /// Calls workers for jobs that have waited: as many as there are places; and more at a time, the more often those that
+    /// were called were blocked in turn.
+    fn grow(&mut self, config: &Config, seen: &Seen) -> Vec<Then> {
+        let (own, moving) = (self.own_places(config), self.active - self.unseen);
+        if moving < own {
+            let free = own - moving;
+            let all_blocked = self.unseen > 0 && !seen.awake;
+            let step = if all_blocked { free.max(self.sight.step) } else { free };
+            self.ahead = step - free;
+            self.sight.computing = 0;
+            let todo = self.find_workers(config, step);
+            if all_blocked && !todo.is_empty() {
+                self.sight.step = (self.sight.step * 2).min(MOST);
+            }
+            return todo;
+        }
+        if !seen.dozing && self.coming == 0 {
+            self.sight.computing += 1;
+            if self.sight.computing > 1 {
+                (self.sight.step, self.ahead) = (1, 0);
+            }
+        }
+        Vec::new()
+    }
+
+    fn find_workers(&mut self, config: &Config, most: usize) -> Vec<Then> {
+        let mut todo = Vec::new();
+        for _ in 0..most {
+            let then = self.find_worker(config, 0);
+            if then.is_nothing() {
+                break;
+            }
+            let last = then.none;
+            todo.push(then);
+            if last {
+                break;
+            }
+        }
+        todo
+    }
+
+    /// Whether a slow look is due.
+    fn is_slow(&mut self, now: Instant) -> bool {
+        if self.listed.is_empty() {
+            (self.sight.slow_at, self.sight.slow) = (None, FIRST_SLOW);
+            return false;
+        }
+        let slow = self.sight.slow_at.is_some_and(|at| at <= now);
+        if slow || self.sight.slow_at.is_none() {
+            self.sight.quiet_since = self.sight.quiet_since.filter(|_| slow).or(Some(now));
+            self.sight.slow_at = now.checked_add(self.sight.slow);
+        }
+        slow
+    }
+
+    /// Nothing is listed, and has not been for a while.
+    fn end_of_looks(&mut self) {
+        for at in 0..self.busy.len() {
+            let post = Arc::clone(&self.busy[at]);
+            self.set_awake(&post);
+        }
+        self.ahead = 0;
+        self.watch = None;
+        self.sight = Sight { listings: self.listings, ..Sight::default() };
+    }
+
+    /// At a slow look: how many workers to add regardless, because no job has finished for so long.
+    fn add_regardless(&mut self, now: Instant, waits: bool) -> usize {
+        let finished = self.finished();
+        let sight = &mut self.sight;
+        sight.slow = (sight.slow * 2).min(PATIENCE);
+        if finished != mem::replace(&mut sight.finished, finished) || !waits {
+            sight.quiet_since = Some(now);
+            sight.slow = FIRST_SLOW;
+            if self.extra == 0 {
+                (sight.patience, sight.add) = (PATIENCE, 1);
+            }
+        }
+        let quiet = sight.quiet_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if quiet < sight.patience {
+            return 0;
+        }
+        // One at a time of those that are known to compute.
+        let add = if sight.kernel_tells { 1 } else { sight.add };
+        sight.add = sight.add.saturating_mul(2);
+        sight.patience = sight.patience.saturating_mul(2);
+        sight.quiet_since = Some(now);
+        self.extra = self.extra.saturating_add(add);
+        add
+    }
+}
+
 impl PoolCore {
     /// Tells all who wait for a worker that there is none to be had. As many as `held` were counted as coming, and are not.
     pub(super) fn rescue(&self, held: usize) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let done = state.unlist_done();
-        let listed: Vec<_> = state.listed.iter().cloned().collect();
+        let listed: Vec<_> = state.listed.iter().map(|listed| Arc::clone(&listed.source)).collect();
         drop(state);
         drop(done);
         for source in &listed {
@@ -50,7 +303,7 @@ impl PoolCore {
             return;
         }
         // Under the lock: nobody sets out meanwhile.
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let given_up: Vec<_> =
             if nobody_comes(&state) { turns.iter().filter_map(|turns| turns.give_up()).collect() } else { Vec::new() };
         state.coming -= held;
@@ -60,27 +313,111 @@ impl PoolCore {
         }
     }
 
-    /// Sees to it that the pool looks again while tickets wait.
-    pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
-        if state.armed || state.listed.is_empty() {
+    /// Something was listed last, because the job of that number was queued: sees to it that a look comes soon.
+    pub(super) fn expect(self: &Arc<Self>, state: &mut State, number: u64) {
+        if state.watch.is_some() && state.sight.interval <= 2 * SHORT {
             return;
         }
-        let now = Instant::now();
-        if state.quiet_since.is_none() {
-            state.quiet_since = Some(now);
-            state.finished_seen = self.finished.load(Ordering::Relaxed);
+        state.sight.interval = SHORT;
+        if let Some(listed) = state.listed.back_mut() {
+            listed.mark = number; // at that look, it has waited since now
         }
-        let Some(at) = now.checked_add(state.look) else { return };
+        self.plan(state, SHORT);
+    }
+
+    /// Something is listed: sees to it that looks come.
+    pub(super) fn arm(self: &Arc<Self>, state: &mut State) {
+        if state.watch.is_none() {
+            state.sight.interval = SHORT;
+            self.plan(state, SHORT);
+        }
+    }
+
+    /// Plans the next look, in place of the one that is due.
+    fn plan(self: &Arc<Self>, state: &mut State, after: Duration) {
+        if let Some(watch) = state.watch.take() {
+            alarm::unwatch(watch);
+        }
+        let Some(at) = Instant::now().checked_add(after) else { return };
         let target: Weak<PoolCore> = Arc::downgrade(self);
         let target: Weak<dyn Due> = target;
-        alarm::watch_anyhow(at, &target);
-        state.armed = true;
+        let (watch, served) = alarm::watch_anyhow(at, &target);
+        (state.watch, state.unserved) = (watch, !served);
+    }
+
+    /// A look.
+    pub(crate) fn look(self: &Arc<Self>, now: Instant, asleep: impl Fn(&Path) -> Option<bool>) {
+        let mut done = Vec::new();
+        let mut state = self.lock();
+        let queues = state.survey(&mut done);
+        let listings = state.listings;
+        let listed = mem::replace(&mut state.sight.listings, listings) != listings;
+        let mut seen = Seen::default();
+        if state.unseen > 0 || (queues.old && state.active >= state.places(&self.config)) {
+            let subjects = state.subjects();
+            drop(state);
+            let said: Vec<_> = subjects.iter().map(|(post, _)| asleep(&post.thread)).collect();
+            state = self.lock();
+            seen = state.note(&subjects, &said);
+        }
+        let slow = state.is_slow(now);
+        let mut todo = Vec::new();
+        if queues.old && (slow || state.refusal.is_none()) {
+            todo = state.grow(&self.config, &seen);
+        }
+        let (mut add, mut turns) = (0, Vec::new());
+        if slow {
+            let in_run = state.listed.iter().filter(|listed| listed.source.turns().is_some());
+            turns = in_run.map(|listed| Arc::clone(&listed.source)).collect();
+            let waits = queues.old || (state.coming == 0 && turns.iter().any(|source| source.wanted() > 0));
+            add = state.add_regardless(now, waits);
+            if waits && todo.is_empty() {
+                // A refused start is tried again here, too.
+                todo = state.find_workers(&self.config, add.max(1));
+            }
+            if add > 0 && todo.is_empty() && state.is_used_up(&self.config) {
+                // The workers may wait, unseen, for the very jobs that are queued. Sooner would be wrong: a joiner with a
+                // time limit is not to run a job for which a worker gets free in a moment (D14).
+                todo.push(Then { none: true, ..Then::default() });
+            }
+        }
+        let soon = listed || seen.dozing || !todo.is_empty();
+        self.plan_next(&mut state, &queues, soon);
+        drop(state);
+        drop(done);
+        for then in todo {
+            self.follow(then);
+        }
+        if !slow {
+            return;
+        }
+        if add > 0 {
+            // The workers that run may wait, unseen, for what the run does next.
+            self.give_up(&turns, 0, |state| state.coming == 0);
+        }
+        // After the new try: one refusal that is over is no starvation.
+        self.starve(|source| source.turns().is_none());
+        for source in turns {
+            if let Some(turns) = source.turns() {
+                turns.retry();
+            }
+        }
+    }
+
+    fn plan_next(self: &Arc<Self>, state: &mut State, queues: &Queues, soon: bool) {
+        let interval = state.sight.interval;
+        state.sight.interval = if soon || queues.new { SHORT } else { (2 * interval).min(LONG) };
+        if state.listed.is_empty() && interval >= LINGER {
+            state.end_of_looks();
+        } else {
+            self.plan(state, if queues.new { CONFIRM } else { state.sight.interval });
+        }
     }
 
     /// The seats of all workers, if no further one can be had.
     pub(crate) fn all_taken(&self) -> Option<Vec<u64>> {
-        let state = self.state.lock();
-        state.no_thread(&self.config).map(|_| state.workers.values().map(|seat| seat.id).collect())
+        let state = self.lock();
+        state.no_thread(&self.config).map(|_| state.workers.values().map(|post| post.seat.id).collect())
     }
 
     /// Finds scopes whose queued jobs can never start, and tells them: no thread can be had, and everybody who could take
@@ -98,9 +435,9 @@ impl PoolCore {
         of: impl Fn(&dyn Source) -> bool,
     ) -> Option<(Vec<Arc<dyn Source>>, String)> {
         let (listed, no_thread) = {
-            let state = self.state.lock();
+            let state = self.lock();
             let no_thread = state.no_thread(&self.config)?;
-            (state.listed.iter().cloned().collect::<Vec<_>>(), no_thread)
+            (state.listed.iter().map(|listed| Arc::clone(&listed.source)).collect::<Vec<_>>(), no_thread)
         };
         if !listed.iter().any(|source| of(&**source)) {
             return None; // a virtual run's order is not to depend on a look of the alarm: see `try_again`
@@ -140,92 +477,31 @@ impl PoolCore {
 }
 
 impl Due for PoolCore {
-    /// Tickets have waited for a while.
     fn due(self: Arc<Self>) {
-        let mut state = self.state.lock();
-        state.armed = false;
-        let done = state.unlist_done();
-        let finished = self.finished.load(Ordering::Relaxed);
-        if state.listed.is_empty() {
-            state.calm(finished);
-            drop(state);
-            drop(done);
-            return;
-        }
-        let now = Instant::now();
-        if finished != state.finished_seen || !state.needs_worker() {
-            state.calm(finished);
-            state.quiet_since = Some(now);
-        }
-        let quiet = state.quiet_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let mut add = 0;
-        if quiet >= state.patience {
-            add = state.add;
-            state.add = state.add.saturating_mul(2);
-            state.patience = state.patience.saturating_mul(2);
-            state.quiet_since = Some(now);
-            state.extra = state.extra.saturating_add(add);
-        }
-        state.look = (state.look * 2).min(PATIENCE);
-        let mut todo = Vec::new();
-        let turns: Vec<_> = state.listed.iter().filter(|source| source.turns().is_some()).cloned().collect();
-        // A refused start is tried again here, too.
-        for _ in 0..add.max(1) {
-            let then = state.find_worker(&self.config);
-            if then.is_nothing() {
-                break;
-            }
-            let last = then.none;
-            todo.push(then);
-            if last {
-                break;
-            }
-        }
-        if add > 0 && todo.is_empty() && state.is_used_up(&self.config) {
-            // The workers may wait, unseen, for the very jobs that are queued. Sooner would be wrong: a joiner with a time
-            // limit is not to run a job for which a worker gets free in a moment (D14).
-            todo.push(Then { none: true, ..Then::default() });
-        }
-        self.arm(&mut state);
-        drop(state);
-        drop(done);
-        for then in todo {
-            self.follow(then);
-        }
-        if add > 0 {
-            // The workers that run may wait, unseen, for what the run does next.
-            self.give_up(&turns, 0, |state| state.coming == 0);
-        }
-        // After the new try: one refusal that is over is no starvation.
-        self.starve(|source| source.turns().is_none());
-        for source in turns {
-            if let Some(turns) = source.turns() {
-                turns.retry();
-            }
-        }
+        self.look(Instant::now(), is_asleep);
     }
 }
 
 impl Party for PoolCore {
     /// Stands if no thread can be had.
     fn still(&self) -> Option<u64> {
-        let state = self.state.lock();
+        let state = self.lock();
         state.no_thread(&self.config).map(|_| state.starts)
     }
 
     fn enders(&self) -> Option<Vec<Arc<dyn Party>>> {
-        let state = self.state.lock();
-        Some(state.workers.values().map(|seat| Arc::clone(seat) as Arc<dyn Party>).collect())
+        let state = self.lock();
+        Some(state.workers.values().map(|post| Arc::clone(&post.seat) as Arc<dyn Party>).collect())
     }
 
     /// A refusal may be over by now: that of another pool than the one that looks was perhaps never tried again. A virtual
     /// run does that itself.
     fn try_again(self: Arc<Self>) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.refusal.is_none() {
             return false;
         }
-        let then = state.find_worker(&self.config);
+        let then = state.find_worker(&self.config, 0);
         drop(state);
         let tries = !then.is_nothing();
         self.follow(then);
@@ -240,5 +516,103 @@ fn first_few(texts: &[String]) -> String {
     match texts.len().saturating_sub(FEW) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(all(test, not(tassel_loom)))]
+mod tests {
+    use super::*;
+    use crate::{park::seat::with_chair, pool::tests::Fake};
+
+    const PARALLELISM: usize = 2;
+
+    fn config() -> Config {
+        Config { parallelism: PARALLELISM, max_threads: 1000, ..Config::default() }
+    }
+
+    /// So many jobs are queued; the workers that there may be run already.
+    fn full(jobs: usize) -> (State, Arc<Fake>) {
+        let (mut state, source) = (State::default(), Fake::new());
+        (0..jobs).for_each(|_| source.push(|| ()));
+        assert!(source.set_listed());
+        state.put(source.clone());
+        begin(&mut state, PARALLELISM);
+        state.active = PARALLELISM;
+        (state, source)
+    }
+
+    /// Workers that have been called begin with a job.
+    fn begin(state: &mut State, workers: usize) {
+        for _ in 0..workers {
+            let post = with_chair(|chair| Post::new(Arc::clone(chair.seat())));
+            state.set_busy(&post);
+        }
+    }
+
+    /// A look at which the kernel says so of each; returns how many workers are called.
+    fn look(state: &mut State, asleep: impl Fn(usize) -> bool) -> usize {
+        let old = state.survey(&mut Vec::new()).old;
+        let subjects = state.subjects();
+        let said: Vec<_> = (0..subjects.len()).map(|at| Some(asleep(at))).collect();
+        let seen = state.note(&subjects, &said);
+        let called = if old { state.grow(&config(), &seen).len() } else { 0 };
+        state.coming = 0;
+        begin(state, called);
+        called
+    }
+
+    #[test]
+    fn the_more_workers_are_blocked_in_turn_the_more_are_called() {
+        let (mut state, _source) = full(1000);
+        assert_eq!(look(&mut state, |_| true), 0, "the jobs may be new");
+        let called: Vec<_> = (0..5).map(|_| look(&mut state, |_| true) + look(&mut state, |_| true)).collect();
+        assert_eq!(called, [2, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn who_computes_keeps_its_place() {
+        let (mut state, _source) = full(1000);
+        let called: usize = (0..1000).map(|_| look(&mut state, |_| false)).sum();
+        assert_eq!(called, 0);
+    }
+
+    #[test]
+    fn who_sleeps_now_and_then_keeps_its_place() {
+        let (mut state, _source) = full(1000);
+        let called: usize = (0..1000).map(|n| look(&mut state, |at| (at + n) % 2 == 0)).sum();
+        assert_eq!(called, 0);
+    }
+
+    #[test]
+    fn a_place_given_for_a_blocked_worker_goes_back_when_it_runs() {
+        let (mut state, _source) = full(1000);
+        for _ in 0..3 {
+            look(&mut state, |_| true);
+        }
+        assert_eq!((state.unseen, state.active), (2, 4));
+        look(&mut state, |_| false);
+        assert_eq!(state.unseen, 0);
+        assert!(state.active > state.places(&config()), "two are too many: they lie down after their jobs");
+        let called: usize = (0..10).map(|_| look(&mut state, |_| false)).sum();
+        assert_eq!((called, state.ahead, state.sight.step), (0, 0, 1));
+    }
+
+    #[test]
+    fn no_more_are_called_than_jobs_are_queued() {
+        let (mut state, _source) = full(3);
+        state.sight.step = MOST;
+        let called: usize = (0..3).map(|_| look(&mut state, |_| true)).sum();
+        assert_eq!(called, 3);
+    }
+
+    #[test]
+    fn nobody_is_called_for_a_job_that_is_new_at_each_look() {
+        let (mut state, source) = full(1);
+        state.active = 0;
+        for _ in 0..10 {
+            assert_eq!(look(&mut state, |_| false), 0);
+            assert!(source.run_one());
+            source.push(|| ());
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! 1. A refused thread undoes its reservation and loses nothing (D18).
 //! 2. A worker goes idle only when, under the lock, there is nothing that it may take.
 //! 3. Nobody joins a thread that may still run anybody's code.
+//! 4. While one source is listed and the worker has a place, it takes job after job without the pool's lock.
 //!
 //! # Does not know
 //!
@@ -17,7 +18,7 @@ use crate::{
         here,
         roster::Bed,
         source::Source,
-        state::{COMING, Hand, Then},
+        state::{Hand, Post, Then},
     },
     prim,
 };
@@ -53,12 +54,13 @@ thread_local! {
 struct Unwound<'a> {
     core: &'a Arc<PoolCore>,
     worker: u64,
+    post: &'a Post,
 }
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.core.lose(self.worker);
+            self.core.lose(self.worker, self.post);
         }
     }
 }
@@ -80,7 +82,7 @@ impl PoolCore {
             });
             started.map(|thread| Hand { thread, gone })
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match started {
             Ok(hand) => {
                 state.refusal = None;
@@ -108,14 +110,13 @@ impl PoolCore {
                 state.refused += 1;
                 state.refusal = Some(error.to_string());
                 // A worker may have gone idle because this place was reserved.
-                let free = state.needs_worker() && state.active < state.places(&self.config);
+                let free = state.needs_worker(0) && state.active < state.places(&self.config);
                 let free = free && !mutant!("refusal_only_undone");
                 let idle = if free { state.take_idle() } else { None };
                 // Counted as coming until the turn in a virtual run is given up: a look of the alarm in between would try again,
                 // and what is refused would depend on when it comes.
                 let held = usize::from(idle.is_none());
                 state.coming += held;
-                self.arm(&mut state);
                 drop(state);
                 self.changed.tell();
                 if let Some(idle) = idle {
@@ -129,80 +130,91 @@ impl PoolCore {
     /// A worker's life.
     pub(super) fn work(self: Arc<Self>, worker: u64) {
         let bed = Bed::new();
-        COMING.with(|coming| coming.set(true));
-        here::set_current(Some(&self));
-        with_chair(|chair| self.state.lock().workers.insert(worker, Arc::clone(chair.seat())));
-        while let Some(source) = self.next_source(worker, &bed) {
-            let unwound = Unwound { core: &self, worker };
-            let ran = source.run_one();
+        let post = with_chair(|chair| Post::new(Arc::clone(chair.seat())));
+        here::set_current(Some((&self, &post)));
+        let mut state = self.lock();
+        state.workers.insert(worker, Arc::clone(&post));
+        state.set_busy(&post);
+        drop(state);
+        while let Some(source) = self.next_source(worker, &post, &bed) {
+            let unwound = Unwound { core: &self, worker, post: &post };
+            self.serve(&*source, &post);
             drop(unwound);
-            if ran {
-                // A counter that publishes nothing: that it has moved is all that is asked.
-                self.finished.fetch_add(1, Ordering::Relaxed);
-            }
-            if source.wanted() > 0 {
+            if source.turns().is_some() && source.wanted() > 0 {
                 self.ask(source);
             }
         }
         here::set_current(None);
     }
 
+    /// Runs jobs of a source: one, and more if nobody else may be in want of this worker.
+    fn serve(&self, source: &dyn Source, post: &Post) {
+        while source.run_one() {
+            // Nobody else writes it.
+            post.finished.store(post.finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            // Hints: see "out of the lock" in `core.rs`.
+            let others = self.recall.load(Ordering::Relaxed) || post.unseen.load(Ordering::Relaxed);
+            if (others && !mutant!("worker_never_looks_up")) || source.turns().is_some() {
+                return;
+            }
+        }
+    }
+
     /// A worker dies of a bug in a source: its place must not die with it.
-    pub(super) fn lose(self: &Arc<Self>, worker: u64) {
-        let mut state = self.state.lock();
-        state.arrive();
-        state.active -= 1;
+    pub(super) fn lose(self: &Arc<Self>, worker: u64, post: &Post) {
+        let mut state = self.lock();
+        state.arrive(post);
+        state.set_inactive(post);
         state.depart(worker);
-        let then = state.find_worker(&self.config);
-        self.arm(&mut state);
+        let then = state.find_worker(&self.config, 0);
         drop(state);
         self.changed.tell();
         self.follow(then);
     }
 
     /// Gives a worker its next source; `None` when it is to leave.
-    pub(super) fn next_source(self: &Arc<Self>, worker: u64, bed: &Bed) -> Option<Arc<dyn Source>> {
-        let mut state = self.state.lock();
+    pub(super) fn next_source(self: &Arc<Self>, worker: u64, post: &Arc<Post>, bed: &Bed) -> Option<Arc<dyn Source>> {
+        let mut done = Vec::new();
+        let mut state = self.lock();
+        // Whether it runs or not: it is about to look.
+        state.set_awake(post);
         loop {
             let spare = state.active > state.places(&self.config) && state.active > 1;
             if !spare {
-                if let Some(source) = state.take_listed() {
-                    source.listed().store(false, Ordering::Relaxed);
+                if let Some(source) = state.next_listed(&mut done) {
+                    let mut spoken = 0;
                     if source.turns().is_none() {
-                        state.arrive();
+                        state.arrive(post);
+                        spoken = 1;
                     }
                     // More than this worker can do at once: somebody else may be needed.
-                    let wanted = source.wanted();
-                    let more = !state.listed.is_empty() || wanted > 1;
-                    if wanted > 1 && !source.listed().swap(true, Ordering::Relaxed) {
-                        state.listed.push_back(Arc::clone(&source));
-                    }
-                    let then = if more { state.find_worker(&self.config) } else { Then::default() };
+                    let then = state.find_worker(&self.config, spoken);
                     drop(state);
                     self.follow(Then { none: false, ..then });
                     return Some(source);
                 }
                 state.extra = 0;
             }
+            state.set_inactive(post);
+            state.arrive(post);
             if state.closed && state.scopes == 0 {
-                state.active -= 1;
-                state.arrive();
                 state.depart(worker);
                 self.changed.tell();
                 return None;
             }
-            state.active -= 1;
-            state.arrive();
-            mutant!("lie_down_after_unlock" => drop(state); state = self.state.lock());
+            mutant!("lie_down_after_unlock" => drop(state); state = self.lock());
             state.roster.lie_down(worker, bed);
             let until = Instant::now().checked_add(self.config.keep_alive);
             loop {
                 drop(state);
+                done.clear();
                 bed.sleep(until);
-                state = self.state.lock();
+                state = self.lock();
                 if !state.roster.is_idle(worker) {
-                    COMING.with(|coming| coming.set(true));
-                    break; // taken: whoever took it counted it as active, and coming
+                    // Taken: whoever took it counted it as active, and coming.
+                    post.set_coming();
+                    state.set_busy(post);
+                    break;
                 }
                 if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
                     state.depart(worker);
@@ -226,15 +238,16 @@ fn thread_name(prefix: &str, worker: u64) -> String {
 
 /// Says that the calling worker has claimed a job.
 pub(crate) fn set_arrived() {
-    if let Some(core) = here::current() {
-        core.state.lock().arrive();
+    if let Some((core, post)) = here::current() {
+        core.lock().arrive(&post);
     }
 }
 
 /// Says that the calling worker will be free in a moment, before others go on who may need it.
 pub(crate) fn set_coming() {
-    let Some(core) = here::current() else { return };
-    if !COMING.with(|coming| coming.replace(true)) {
-        core.state.lock().coming += 1;
+    let Some((core, post)) = here::current() else { return };
+    let mut state = core.lock();
+    if !post.set_coming() {
+        state.coming += 1;
     }
 }

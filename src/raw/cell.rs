@@ -194,7 +194,8 @@ where
     // its count of the `Arc`, so that the value is never dropped. Without ends the content is `Empty`, and to drop that drops
     // nothing that borrows.
     let cell = unsafe { mem::transmute::<Arc<dyn Erased<S, E> + 't>, Arc<dyn Erased<S, E>>>(cell) };
-    let reader = Reader { shared: Shared(Arc::clone(&cell)), open: true, types: PhantomData };
+    let shared = Shared(Arc::clone(&cell));
+    let reader = Reader { shared, open: true, value: PhantomData, lifetime: PhantomData };
     (Writer { shared: Shared(cell), alone: PhantomData }, reader)
 }
 
@@ -235,8 +236,9 @@ pub(crate) struct Reader<'t, S: 'static, V, E: 'static> {
     shared: Shared<S, E>,
     /// Whether it has not been said yet that nobody wants the value.
     open: bool,
-    /// It gives values, and lives no longer than they may.
-    types: PhantomData<(fn() -> V, &'t ())>,
+    value: PhantomData<fn() -> V>,
+    /// That of the value: it lives no longer.
+    lifetime: PhantomData<&'t ()>,
 }
 
 impl<S, V, E> Reader<'_, S, V, E> {

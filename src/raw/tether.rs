@@ -167,15 +167,15 @@ impl<H: Home> Count<H> {
 impl<H: Home> Drop for Count<H> {
     fn drop(&mut self) {
         let live = &self.tally().live;
+        mutant!("poke_before_count" => self.keep().home.all_home(); live.fetch_sub(1, Ordering::Release); return);
         let mut now = live.load(Ordering::Relaxed);
         loop {
             // Promise 4: whoever lowers it to zero shares the tally before; anybody else touches nothing after.
             let last = (now == 1).then(|| self.keep());
-            mutant!("poke_before_count" => last.iter().for_each(|tally| tally.home.all_home()));
             // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
             match live.compare_exchange_weak(now, now - 1, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => {
-                    if let Some(tally) = last.filter(|_| !mutant!("poke_before_count")) {
+                    if let Some(tally) = last {
                         tally.home.all_home();
                     }
                     return;

@@ -37,7 +37,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Instant,
@@ -77,6 +77,8 @@ const ROOM: usize = 1024;
 #[derive(Default)]
 pub(super) struct Jobs {
     pub(super) queue: VecDeque<Queued>,
+    /// The pool has the scope on its list, or is about to. Goes down only when nothing is queued.
+    pub(super) listed: bool,
     /// A job is in one of the two from its spawn to its end.
     pub(super) claimed: Slab<Run>,
     /// Those that a parked thread joins, by number.
@@ -138,7 +140,8 @@ pub(crate) struct Core {
     /// How many jobs have been numbered.
     spawned: AtomicU64,
     pub(super) jobs: Mutex<Jobs>,
-    pub(super) listed: AtomicBool,
+    /// How long the queue is, for those who look without its lock. Written under it.
+    pub(super) queued: AtomicUsize,
     /// No thread could be had the last time one was asked for: joiners help themselves.
     pub(super) refused: AtomicBool,
     me: OnceLock<Weak<Tally<Core>>>,
@@ -177,7 +180,7 @@ impl Core {
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             spawned: AtomicU64::new(0),
             jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::default() }),
-            listed: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
             me: OnceLock::new(),
         });
@@ -248,6 +251,7 @@ impl Core {
             let mut jobs = self.jobs.lock();
             let at = find(&jobs)?;
             let entry = jobs.claim(at, chair.seat(), now)?;
+            self.queued.store(jobs.queue.len(), Ordering::Relaxed);
             drop(jobs);
             if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
                 self.pool.unforce();

@@ -305,7 +305,7 @@ struct Left<'a>(&'a Tally<Core>);
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         self.0.set_listed(None);
-        self.0.pool.leave_scope();
+        self.0.pool.leave_scope(self.0);
     }
 }
 
@@ -360,14 +360,16 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 
     /// Spawns a job that ends before this scope does.
     ///
-    /// The job starts on an idle worker, or waits in the queue until a worker or the scope's own thread takes it. Where
-    /// the system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope
+    /// The job waits in the queue until a worker or the scope's own thread takes it: when this thread waits, in a join or at the
+    /// end of the body say, and else in a fraction of a millisecond, if the pool's parallelism is not used up. Where the
+    /// system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope
     /// (so not a local of the body: move that in), and may spawn more jobs into it. It belongs to the scope, not to the place of this call: a region around the
     /// call does not stop it; use [`job`](Scope::job)`(..).timeout(..)`, or a scope inside the region.
     ///
     /// A job that waits in a call of this library lets another worker start at once. One that waits elsewhere, in a read
-    /// of a socket, a lock of std or for a child process, looks busy: where as many of these run as the pool's parallelism
-    /// says, the next job waits until one of them ends, or for a tenth of a second and more. Spawn such jobs with
+    /// of a socket, a lock of std or for a child process, looks busy at first: where as many of these run as the pool's
+    /// parallelism says, the next job waits until the pool has found one asleep, for part of a millisecond. Where the system
+    /// does not tell (only Linux does), it waits until one ends, or for a tenth of a second and more: spawn such jobs with
     /// [`own_thread`](JobBuilder::own_thread), which starts them at once.
     ///
     /// Dropping the returned handle does not detach the job. Its value is then dropped by the worker, and its failure
@@ -522,7 +524,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
     /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
     pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
-        let (tied, value) = self.tether.tie((), move || Ok::<(), Infallible>(callback()));
+        let (tied, value) = self.tether.tie((), move || {
+            callback();
+            Ok::<(), Infallible>(())
+        });
         drop(value);
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| tied.run()));

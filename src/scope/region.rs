@@ -470,7 +470,7 @@ mod tests {
             assert_eq!(error.to_string(), "around");
             assert!(error.is::<Cancelled>());
             assert!(fail_after(LONG, nap).is_err_and(|error| error.is::<Cancelled>()));
-        })
+        });
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! # Promises
 //!
 //! 1. The exit waits for every job, whatever happened; meanwhile its thread runs, or sweeps, queued jobs.
-//! 2. A queued job is asked for until somebody claims it.
+//! 2. A queued job stands in a queue that the pool has on its list, until somebody claims it. A spawn calls nobody, but for a
+//!    job that is to have a thread of its own.
+//! 3. An owner at its exit is a worker of its scope. It calls another when it has helped for as long as that costs, and as
+//!    much is left; it parks only when nothing is queued that it may run.
 //!
 //! # Does not know
 //!
@@ -37,11 +40,9 @@ use crate::{
 use std::{
     any::Any,
     collections::HashSet,
-    ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    mem, ptr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 impl Tally<Core> {
@@ -63,13 +64,27 @@ impl Tally<Core> {
             _ => jobs.queue.len(),
         };
         jobs.queue.insert(at, entry);
+        self.queued.store(jobs.queue.len(), Ordering::Relaxed);
+        let lists = run.is_none() && !mem::replace(&mut jobs.listed, true);
         drop(jobs);
-        // After it: a refusal from here on is told anew, and who is told finds the entry.
-        self.refused.store(false, Ordering::Release);
+        // After it: a refusal from here on is told anew, and who is told finds the entry. If a refusal is told at this moment
+        // and not seen here, its pokes, or its look at the queue, come before the entry was queued: then it is seen.
+        if self.refused.load(Ordering::Acquire) {
+            self.refused.store(false, Ordering::Release);
+        }
+        if run.is_none() && !lists && !own_thread {
+            return;
+        }
         let Some(me) = self.tally() else { return };
-        match run {
-            Some(run) => run.queue(order, me),
-            None => self.pool.ask(me),
+        if let Some(run) = run {
+            run.queue(order, me);
+            return;
+        }
+        if lists {
+            self.pool.list(me, number);
+        }
+        if own_thread {
+            self.pool.call();
         }
     }
 
@@ -82,6 +97,7 @@ impl Tally<Core> {
         let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
         with_chair(|chair| {
             let key = self.node.add_seat(chair.seat()).ok();
+            let mut help = Help::default();
             while self.live() > 0 {
                 self.node.expire();
                 let stopping = self.node.is_stopping();
@@ -93,7 +109,9 @@ impl Tally<Core> {
                     None
                 };
                 if let Some(entry) = entry {
+                    help.before(self);
                     entry.run(true);
+                    help.after(self);
                     mutant!("park_after_helping" => wait::park(chair, &wait, self.node.next_due()));
                 } else {
                     let until = if stopping { None } else { self.node.next_due() };
@@ -104,6 +122,46 @@ impl Tally<Core> {
                 self.node.remove_seat(key);
             }
         });
+    }
+}
+
+/// When an owner that helps calls for help itself: once, and if that is worth what it costs.
+#[derive(Default)]
+struct Help {
+    since: Option<Instant>,
+    ran: u32,
+    called: bool,
+}
+
+/// What it costs its caller to wake a thread.
+const WAKE: Duration = Duration::from_micros(5);
+
+/// How much must be left: less is done before the thread has come.
+const WORTH: Duration = Duration::from_micros(25);
+
+impl Help {
+    /// The owner has claimed a job.
+    fn before(&mut self, core: &Core) {
+        if self.since.is_none() && core.queued.load(Ordering::Relaxed) > 0 {
+            self.since = Some(core.node.clock().now());
+        }
+    }
+
+    /// The job has ended. It looks at the clock seldom: after one job, 4, 16, ..
+    fn after(&mut self, core: &Core) {
+        self.ran += 1;
+        let queued = core.queued.load(Ordering::Relaxed);
+        let looks = self.ran.is_power_of_two() && self.ran.trailing_zeros() % 2 == 0;
+        if self.called || !looks || queued < 2 || core.node.clock().run().is_some() {
+            return;
+        }
+        let Some(since) = self.since else { return };
+        let took = core.node.clock().now().saturating_duration_since(since);
+        let left = took.saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX)) / self.ran;
+        if took >= WAKE && left >= WORTH {
+            self.called = true;
+            core.pool.call();
+        }
     }
 }
 
@@ -150,7 +208,12 @@ impl Source for Tally<Core> {
     }
 
     fn queued(&self) -> usize {
-        self.jobs.lock().queue.len()
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    fn line(&self) -> Option<(u64, u64)> {
+        let jobs = self.jobs.lock();
+        Some((jobs.queue.front()?.shared().number(), jobs.queue.back()?.shared().number()))
     }
 
     fn wanted(&self) -> usize {
@@ -160,8 +223,22 @@ impl Source for Tally<Core> {
         }
     }
 
-    fn listed(&self) -> &AtomicBool {
-        &self.listed
+    fn set_listed(&self) -> bool {
+        let mut jobs = self.jobs.lock();
+        let lists = !jobs.listed && !jobs.queue.is_empty();
+        jobs.listed |= lists;
+        lists
+    }
+
+    fn set_unlisted(&self, anyway: bool) -> bool {
+        let mut jobs = self.jobs.lock();
+        let done = anyway || jobs.queue.is_empty();
+        jobs.listed &= !done;
+        done
+    }
+
+    fn is_listed(&self) -> bool {
+        self.jobs.lock().listed
     }
 
     fn rescue(&self) {

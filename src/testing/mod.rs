@@ -329,8 +329,8 @@ mod tests {
                 stand(&outer, || {
                     given::cancel(&outer);
                     assert!(virtual_time(checkpoint).is_err());
-                })
-            })
+                });
+            });
         });
     }
 

@@ -182,7 +182,7 @@ mod tests {
         cancel(&node);
         stand(&node, || {
             assert!(Barrier::new(1).wait().is_err());
-        })
+        });
     }
 
     #[test]

@@ -244,6 +244,6 @@ mod tests {
         cancel(&node);
         stand(&node, || {
             assert!(event.wait().is_err() && event.wait_timeout(Duration::ZERO).is_err());
-        })
+        });
     }
 }

@@ -256,7 +256,7 @@ mod tests {
             let waited =
                 wait(&Call::new(Activity::Event, Wait::Closed), None, |_| -> Option<()> { panic!("it looked") });
             assert!(matches!(waited, Err(End::Stopped(_))));
-        })
+        });
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
             });
             assert!(matches!(waited, Ok(7)));
             assert_eq!(looks.get(), 1);
-        })
+        });
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
                 (looks.get() == 2).then_some(())
             });
             assert!(matches!(waited, Ok(())));
-        })
+        });
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
                 None::<()>
             });
             assert!(matches!(waited, Err(End::Stopped(_))));
-        })
+        });
     }
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
                 let Err(End::Stopped(stop)) = waited else { panic!("{waited:?}") };
                 assert_eq!(stop.reason().kind(), ReasonKind::Deadline);
                 assert!(node.is_stopping());
-            })
+            });
         });
     }
 
@@ -380,7 +380,7 @@ mod tests {
             });
             assert!(matches!(waited, Ok(Activity::Barrier)));
             assert_eq!(shown(), Some(Activity::Running));
-        })
+        });
     }
 
     #[test]
@@ -407,6 +407,6 @@ mod tests {
         stand(&inner, || {
             assert!(wait(&Call::new(Activity::Event, Wait::Closed), None, |_| None::<()>).is_err());
             assert!(called.load(Ordering::Relaxed), "called, and outside any frame");
-        })
+        });
     }
 }

@@ -206,7 +206,7 @@ mod tests {
             assert!(sleep(Duration::ZERO).is_err() && sleep(LONG).is_err());
             assert!(sleep_until(now()).is_err());
             assert!(yield_now().is_err() && checkpoint().is_err() && is_cancelled());
-        })
+        });
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         let node = node(Some(Duration::ZERO));
         stand(&node, || {
             assert!(sleep(Duration::ZERO).is_err());
-        })
+        });
     }
 
     #[test]

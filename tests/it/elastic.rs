@@ -1,18 +1,19 @@
 //! Pools: reuse, growth while jobs wait, refusal of threads, shutdown.
 
-use crate::{guarded, guarded_for};
+use crate::guarded;
 use std::{
     collections::BTreeSet,
     hint,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
 };
 use tassel::{
-    ErrorGroup, JoinError, ReasonKind, ScopeOptions,
+    ErrorGroup, JoinError, ReasonKind, Scope, ScopeOptions,
     pool::{Pool, PoolBuilder, ShutdownError},
     region::TimedOut,
     scope,
@@ -102,14 +103,26 @@ fn a_pool_grows_past_its_parallelism_when_jobs_say_that_they_wait() {
 #[test]
 fn a_job_starts_while_the_body_computes() {
     guarded(|| {
-        let started = AtomicBool::new(false);
-        scope(|s| {
-            s.spawn(|| started.store(true, Ordering::SeqCst));
-            while !started.load(Ordering::SeqCst) {
-                hint::spin_loop();
-            }
-        })
-        .unwrap();
+        let pool = pool(|b| b.parallelism(2));
+        let open = || ScopeOptions::new().pool(&pool);
+        // Spawns a job and computes until it has run.
+        let await_job = || {
+            let ran = AtomicBool::new(false);
+            open()
+                .open(|s| {
+                    s.spawn(|| ran.store(true, Ordering::SeqCst));
+                    while !ran.load(Ordering::SeqCst) {
+                        hint::spin_loop();
+                    }
+                })
+                .unwrap();
+        };
+        // The first finds the pool without threads, and nobody watching it.
+        for _ in 0..100 {
+            await_job();
+            open().open(|s| drop(s.spawn(await_job))).unwrap();
+        }
+        pool.shutdown().unwrap();
     });
 }
 
@@ -157,21 +170,136 @@ fn jobs_that_need_more_threads_than_there_may_be_are_starved_and_do_not_hang() {
 // D18:
 #[test]
 fn many_jobs_at_a_barrier_that_the_pool_cannot_see_finish() {
-    guarded_for(Duration::from_secs(90), || {
-        let pool = pool(|b| b.parallelism(2));
-        let (barrier, passed) = (std::sync::Barrier::new(64), AtomicUsize::new(0));
+    // With the slow rule alone it would take minutes.
+    guarded(|| {
+        for body_waits in [false, true] {
+            let pool = pool(|b| b.parallelism(2));
+            let waiters = 64 + usize::from(body_waits);
+            let (barrier, passed) = (std::sync::Barrier::new(waiters), AtomicUsize::new(0));
+            ScopeOptions::new()
+                .pool(&pool)
+                .open(|s| {
+                    for _ in 0..64 {
+                        s.spawn(|| {
+                            barrier.wait();
+                            passed.fetch_add(1, Ordering::SeqCst);
+                        });
+                    }
+                    if body_waits {
+                        barrier.wait();
+                    }
+                })
+                .unwrap();
+            assert_eq!(passed.into_inner(), 64);
+            pool.shutdown().unwrap();
+        }
+    });
+}
+
+// D10:
+#[test]
+fn workers_that_block_unseen_are_replaced_again_and_again() {
+    guarded(|| {
+        let pool = pool(|b| b.parallelism(1));
         ScopeOptions::new()
             .pool(&pool)
             .open(|s| {
-                for _ in 0..64 {
+                for _ in 0..20 {
+                    let (tell, told) = mpsc::channel();
+                    let (tell_back, told_back) = mpsc::channel();
+                    s.spawn(move || {
+                        told.recv()?;
+                        Ok(tell_back.send(())?)
+                    });
+                    // Behind the one that waits for it.
+                    s.spawn(move || Ok(tell.send(())?));
+                    // The body blocks unseen as well.
+                    told_back.recv()?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(pool.stats().peak <= 4, "{:?}", pool.stats());
+        pool.shutdown().unwrap();
+    });
+}
+
+#[test]
+fn a_flood_of_jobs_that_compute_does_not_grow_the_pool() {
+    guarded(|| {
+        let pool = pool(|b| b.parallelism(2));
+        let compute = || (0..200_000).for_each(|_| hint::spin_loop());
+        ScopeOptions::new().pool(&pool).open(|s| (0..64).for_each(|_| drop(s.spawn(compute)))).unwrap();
+        assert!(pool.stats().peak <= 6, "{:?}", pool.stats());
+        pool.shutdown().unwrap();
+    });
+}
+
+#[test]
+fn a_worker_that_runs_job_after_job_looks_up_for_other_scopes() {
+    /// As long as it is not told to stop, each job spawns the next.
+    fn spawn_next<'scope>(s: &'scope Scope<'scope, '_>, stop: &'scope AtomicBool, ran: &'scope AtomicUsize) {
+        s.spawn(move || {
+            ran.fetch_add(1, Ordering::SeqCst);
+            if !stop.load(Ordering::SeqCst) {
+                spawn_next(s, stop, ran);
+            }
+        });
+    }
+    guarded(|| {
+        let pool = pool(|b| b.max_threads(1));
+        let (stop, ran) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let open = || ScopeOptions::new().pool(&pool).inline(false);
+        thread::scope(|threads| {
+            threads.spawn(|| open().open(|s| spawn_next(s, &stop, &ran)).unwrap());
+            while ran.load(Ordering::SeqCst) < 100 {
+                thread::yield_now();
+            }
+            open().open(|s| drop(s.spawn(|| stop.store(true, Ordering::SeqCst)))).unwrap();
+        });
+        pool.shutdown().unwrap();
+    });
+}
+
+#[test]
+fn scopes_of_one_job_that_follow_each_other_call_nobody() {
+    guarded(|| {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let refuse = move |_| {
+            asks.fetch_add(1, Ordering::SeqCst);
+            true
+        };
+        let pool = pool(|b| b.refuse_threads(refuse));
+        for _ in 0..2_000 {
+            ScopeOptions::new().pool(&pool).open(|s| drop(s.spawn(|| ()))).unwrap();
+        }
+        // But now and then the system takes this thread off its CPU between a spawn and the end of the body.
+        assert!(asked.load(Ordering::SeqCst) < 200, "{asked:?}");
+    });
+}
+
+#[test]
+fn an_owner_at_its_exit_calls_for_help_when_much_is_left() {
+    guarded(|| {
+        let pool = pool(|b| b.parallelism(2));
+        let threads = Mutex::new(BTreeSet::new());
+        let helped = || threads.lock().unwrap().len() > 1;
+        ScopeOptions::new()
+            .pool(&pool)
+            .open(|s| {
+                for _ in 0..100 {
                     s.spawn(|| {
-                        barrier.wait();
-                        passed.fetch_add(1, Ordering::SeqCst);
+                        threads.lock().unwrap().insert(thread::current().name().map(str::to_owned));
+                        // Until somebody else has come.
+                        while !helped() {
+                            thread::yield_now();
+                        }
                     });
                 }
             })
             .unwrap();
-        assert_eq!(passed.into_inner(), 64);
+        assert!(helped());
         pool.shutdown().unwrap();
     });
 }
@@ -219,6 +347,16 @@ fn an_absurd_stack_size_is_a_refusal_and_the_scope_finishes() {
     guarded(|| {
         let pool = pool(|b| b.stack_size(1 << 60));
         assert_eq!(sum_of_squares(&pool).unwrap(), 338_350);
+        // Nobody has called for a thread, perhaps. While the body computes, somebody will.
+        let ran = AtomicBool::new(false);
+        let open = ScopeOptions::new().pool(&pool).open(|s| {
+            s.spawn(|| ran.store(true, Ordering::SeqCst));
+            while pool.stats().refused == 0 {
+                hint::spin_loop();
+            }
+        });
+        open.unwrap();
+        assert!(ran.into_inner());
         assert!(pool.stats().refused > 0 && pool.stats().workers == 0, "{:?}", pool.stats());
     });
 }
