@@ -149,12 +149,7 @@ mod real {
 
 pub(crate) use real::*;
 
-use std::{
-    cell::RefCell,
-    fmt, io,
-    mem::{self, ManuallyDrop},
-    thread,
-};
+use std::{fmt, io, mem, thread};
 
 /// Lets threads wait under a lock until what it guards has changed.
 ///
@@ -193,35 +188,6 @@ impl Condition {
 impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Condition").finish_non_exhaustive()
-    }
-}
-
-/// What a thread has a stack of.
-pub(crate) type Stack<T> = RefCell<Vec<T>>;
-
-/// Calls `f` with a thread's stack, or where that is gone already, in the destructor of a thread-local, with a spare one,
-/// which has no drop glue and so is never gone. It starts empty, and keeps no memory when it is empty again.
-///
-/// `None` where a system takes away even that.
-pub(crate) fn with_stack<T: 'static, R>(
-    own: &'static thread::LocalKey<Stack<T>>,
-    spare: &'static thread::LocalKey<ManuallyDrop<Stack<T>>>,
-    f: impl FnOnce(&Stack<T>) -> R,
-) -> Option<R> {
-    let mut f = Some(f);
-    let tried = own.try_with(|own| f.take().map(|f| f(own)));
-    match (tried, f) {
-        (Ok(result), _) => result,
-        (Err(_), Some(f)) => {
-            let result = spare.try_with(|spare| {
-                let result = f(spare);
-                let memory = if spare.borrow().is_empty() { spare.take() } else { Vec::new() };
-                drop(memory);
-                result
-            });
-            result.ok()
-        }
-        (Err(_), None) => None,
     }
 }
 

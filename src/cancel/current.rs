@@ -28,6 +28,7 @@ use crate::{
 };
 use once_cell::race::OnceBox;
 use std::{
+    any::Any,
     cell::Cell,
     collections::HashSet,
     fmt, mem,
@@ -297,12 +298,14 @@ pub(crate) struct Frame<'a> {
     pub(crate) scope: u64,
     /// How many jobs run inline below this frame.
     pub(crate) inlined: u32,
+    /// What code here, and below, uses besides: for floors above.
+    pub(crate) uses: Option<&'a (dyn Any + Send + Sync)>,
 }
 
 impl<'a> Frame<'a> {
     /// Code that is of no scope.
     pub(crate) fn of(strand: &'a Arc<Strand>) -> Self {
-        Frame { line: Line::Made(strand), region: None, scope: 0, inlined: 0 }
+        Frame { line: Line::Made(strand), region: None, scope: 0, inlined: 0, uses: None }
     }
 
     pub(crate) fn nearest(&self) -> &'a Arc<Node> {
@@ -321,7 +324,8 @@ impl<'a> Frame<'a> {
 struct Frames;
 
 impl Layer for Frames {
-    type Of<'a> = Frame<'a>;
+    /// Without a frame the code stands outside of those below.
+    type Of<'a> = Option<Frame<'a>>;
 }
 
 #[cfg(not(tassel_loom))]
@@ -336,26 +340,39 @@ loom::thread_local! {
 
 /// Looks at the innermost frame.
 pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
-    FRAMES.with(|frames| frames.top(look))
+    FRAMES.with(|frames| frames.top(|frame| look(frame.and_then(Option::as_ref))))
 }
 
 /// Runs `f` in a frame.
 #[expect(clippy::inline_always, reason = "nested scopes should cost little stack, in debug builds as well")]
 #[inline(always)]
 pub(crate) fn enter<R>(frame: Frame<'_>, f: impl FnOnce() -> R) -> R {
-    Stack::push(&FRAMES, frame, f)
+    Stack::push(&FRAMES, Some(frame), f)
 }
 
 /// Runs `f` as outside any scope.
 pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
-    Stack::emptied(&FRAMES, f)
+    Stack::push(&FRAMES, None, f)
+}
+
+/// Looks at what the code here uses, the innermost first, until a look finds something. Code outside any scope uses what
+/// those use who have called it.
+pub(crate) fn find_use<R>(mut look: impl FnMut(&(dyn Any + Send + Sync)) -> Option<R>) -> Option<R> {
+    FRAMES.with(|frames| frames.find(|frame| look(frame.as_ref()?.uses?)))
 }
 
 /// Returns all who cannot go on before the code here does, that itself first: the strands on this thread's stack, and
 /// all their ancestors.
 pub(crate) fn chain() -> Vec<Arc<Strand>> {
     let mut strands = Vec::new();
-    FRAMES.with(|frames| frames.each(|frame| strands.push(Arc::clone(frame.line.strand()))));
+    let outside = |frame: &Option<Frame<'_>>| match frame {
+        Some(frame) => {
+            strands.push(Arc::clone(frame.line.strand()));
+            None
+        }
+        None => Some(()),
+    };
+    let _ = FRAMES.with(|frames| frames.find(outside));
     let mut seen = HashSet::new();
     let mut chain = Vec::new();
     for strand in strands {

@@ -240,7 +240,7 @@ fn take(first: Vec<What>) -> Snapshot {
                     Some(run) if job.has_started() => Entry { since: entry.since.or(Some(run.since)), ..entry },
                     _ => Entry { state: State::Queued, ..entry },
                 };
-                let thread = run.and_then(|run| name_of(&run.seat));
+                let thread = run.and_then(|run| name_of(core.seat_of(&run)));
                 let name = job.label().name().to_string();
                 Some(Entry { id: Some(job.id()), name, place: job.seed.place, thread, ..entry })
             }

@@ -6,7 +6,7 @@
 
 use crate::pool::{
     core::PoolCore,
-    here::{UsePool, global, while_blocked},
+    here::{global, is_in, while_blocked},
     state::Config,
 };
 use std::{error::Error, fmt, sync::Arc, time::Duration};
@@ -90,7 +90,7 @@ impl Pool {
         if self.handle.global {
             return Err(ShutdownError::Global);
         }
-        if UsePool::is_in(self.core()) {
+        if is_in(self.core()) {
             return Err(ShutdownError::OwnJob);
         }
         // The caller may be a worker of another pool.

@@ -12,16 +12,15 @@
 //! What is waited for.
 
 use crate::{
+    cancel::current as place,
     pool::{
         core::PoolCore,
         state::{Config, Post},
     },
-    prim::{Stack, with_stack},
     raw::{PerProcess, generation},
 };
 use std::{
     cell::{Cell, RefCell},
-    mem::ManuallyDrop,
     sync::{Arc, Weak},
 };
 
@@ -59,70 +58,35 @@ pub(super) fn current() -> Option<(Arc<PoolCore>, Arc<Post>)> {
     employed.filter(|(pool, _)| pool.generation == generation())
 }
 
-/// Pools in use, the innermost last, each with the number of uses in a row.
-type InUse = Stack<(Arc<PoolCore>, usize)>;
-
-thread_local! {
-    static IN_USE: InUse = const { RefCell::new(Vec::new()) };
-    static SPARE: ManuallyDrop<InUse> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
-}
-
-fn in_use<R>(f: impl FnOnce(&InUse) -> R) -> Option<R> {
-    with_stack(&IN_USE, &SPARE, f)
+/// Looks at the pools that the code here uses, the innermost first.
+fn find_in_use<R>(mut look: impl FnMut(&Arc<PoolCore>) -> Option<R>) -> Option<R> {
+    place::find_use(|used| look(used.downcast_ref()?))
 }
 
 /// Has workers called for what is queued in the pools that code of this thread uses, but for `own`.
 fn call_others(own: Option<&Arc<PoolCore>>) {
-    let pools = in_use(|in_use| {
-        let in_use = in_use.borrow();
-        let others = in_use.iter().map(|(pool, _)| pool).filter(|pool| own.is_none_or(|own| !Arc::ptr_eq(own, pool)));
-        others.filter(|pool| pool.any_listed()).cloned().collect::<Vec<_>>()
-    });
-    for pool in pools.iter().flatten() {
+    let mut pools: Vec<Arc<PoolCore>> = Vec::new();
+    let collect = |pool: &Arc<PoolCore>| {
+        let is_known = own.into_iter().chain(&pools).any(|known| Arc::ptr_eq(known, pool));
+        if !is_known && pool.any_listed() {
+            pools.push(Arc::clone(pool));
+        }
+        None::<()>
+    };
+    let _ = find_in_use(collect);
+    for pool in &pools {
         pool.call();
     }
 }
 
-/// Says that code of a scope on `pool` runs on this thread, for as long as it lives: scopes opened here use that pool,
-/// too, and shutting it down here would wait for itself.
-#[derive(Debug)]
-pub(crate) struct UsePool(());
-
-impl UsePool {
-    pub(crate) fn new(pool: &Arc<PoolCore>) -> Self {
-        in_use(|in_use| {
-            let mut in_use = in_use.borrow_mut();
-            match in_use.last_mut() {
-                Some((last, uses)) if Arc::ptr_eq(last, pool) => *uses += 1,
-                _ => in_use.push((Arc::clone(pool), 1)),
-            }
-        });
-        UsePool(())
-    }
-
-    /// The pool for a scope opened here.
-    pub(crate) fn current() -> Arc<PoolCore> {
-        let here = in_use(|in_use| in_use.borrow().last().map(|(pool, _)| Arc::clone(pool))).flatten();
-        here.unwrap_or_else(global)
-    }
-
-    /// Whether the code here is that of a scope on `pool`, or called by it, or ends one of its threads.
-    pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
-        WORKS_FOR.get() == pool.id
-            || in_use(|in_use| in_use.borrow().iter().any(|(used, _)| Arc::ptr_eq(used, pool))).unwrap_or(false)
-    }
+/// The pool for a scope opened here: that of the code around, if it is a scope's.
+pub(crate) fn in_use() -> Arc<PoolCore> {
+    find_in_use(|pool| Some(Arc::clone(pool))).unwrap_or_else(global)
 }
 
-impl Drop for UsePool {
-    fn drop(&mut self) {
-        let pool = in_use(|in_use| {
-            let mut in_use = in_use.borrow_mut();
-            let (_, uses) = in_use.last_mut()?;
-            *uses -= 1;
-            if *uses == 0 { in_use.pop() } else { None }
-        });
-        drop(pool);
-    }
+/// Whether the code here is that of a scope on `pool`, or called by it, or ends one of its threads.
+pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
+    WORKS_FOR.get() == pool.id || find_in_use(|used| Arc::ptr_eq(used, pool).then_some(())).is_some()
 }
 
 /// The pool of scopes that name none. A forked child has another one.

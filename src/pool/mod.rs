@@ -59,7 +59,7 @@ mod worker;
 pub use self::face::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError};
 pub(crate) use self::{
     core::{PoolCore, Refused},
-    here::{UsePool, apart, while_blocked},
+    here::{apart, in_use, while_blocked},
     source::{Source, Turns},
     worker::{set_arrived, set_coming},
 };

@@ -65,13 +65,6 @@ impl<L: Layer> Stack<L> {
         f()
     }
 
-    /// Calls `f` with nothing on this thread's stack.
-    pub(crate) fn emptied<R>(stack: &'static LocalKey<Self>, f: impl FnOnce() -> R) -> R {
-        let before = stack.with(|stack| stack.top.replace(ptr::null()));
-        let _reset = Reset { stack, before };
-        f()
-    }
-
     /// Looks at the innermost value.
     #[inline]
     pub(crate) fn top<R>(&self, look: impl for<'a> FnOnce(Option<&'a L::Of<'a>>) -> R) -> R {
@@ -84,14 +77,17 @@ impl<L: Layer> Stack<L> {
         look(unsafe { top.as_ref() }.map(|link| &link.value))
     }
 
-    /// Looks at all values, the innermost first.
-    pub(crate) fn each(&self, mut look: impl for<'a> FnMut(&'a L::Of<'a>)) {
+    /// Looks at the values, the innermost first, until a look finds something.
+    pub(crate) fn find<R>(&self, mut look: impl for<'a> FnMut(&'a L::Of<'a>) -> Option<R>) -> Option<R> {
         let mut next = self.top.get();
         // SAFETY: as in `top`; what is below a link was pushed by a call around its own, which has not returned either.
         while let Some(link) = unsafe { next.as_ref() } {
-            look(&link.value);
+            if let Some(found) = look(&link.value) {
+                return Some(found);
+            }
             next = link.below;
         }
+        None
     }
 }
 
@@ -113,7 +109,11 @@ mod tests {
     fn seen() -> Vec<String> {
         WORDS.with(|words| {
             let mut seen = Vec::new();
-            words.each(|word| seen.push((*word).to_owned()));
+            let none = words.find(|word| {
+                seen.push((*word).to_owned());
+                None::<()>
+            });
+            assert!(none.is_none() && words.find(|word| Some(word.len())) == seen.first().map(String::len));
             let top = words.top(|word| word.map(|word| (*word).to_owned()));
             assert_eq!(seen.first().cloned(), top);
             seen
@@ -136,17 +136,6 @@ mod tests {
         Stack::push(&WORDS, "outer", || {
             let unwound = catch_unwind(AssertUnwindSafe(|| Stack::push(&WORDS, "inner", || panic!("on purpose"))));
             assert!(unwound.is_err());
-            assert_eq!(seen(), ["outer"]);
-        });
-    }
-
-    #[test]
-    fn an_emptied_stack_is_filled_again_after_the_call() {
-        Stack::push(&WORDS, "outer", || {
-            Stack::emptied(&WORDS, || {
-                assert!(seen().is_empty());
-                Stack::push(&WORDS, "other", || assert_eq!(seen(), ["other"]));
-            });
             assert_eq!(seen(), ["outer"]);
         });
     }

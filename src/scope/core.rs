@@ -57,17 +57,22 @@ pub(crate) type Queued = Tied<Core, Job, Failure>;
 #[derive(Debug)]
 pub(crate) struct Claimed {
     pub(super) tied: Queued,
-    /// Its place among those that are claimed.
-    key: usize,
+    pub(super) key: Key,
     /// When it was claimed, or its turn came.
     pub(super) since: Instant,
 }
 
-/// A job that is out of the queue and has not ended, who runs it, and since when.
+/// The place of a job among those that are claimed. Its runner gives it back when the job has ended, later if that is
+/// cheaper: with its next claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key(usize);
+
+/// A job that is out of the queue, who runs it, and since when.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) job: JobRef,
-    pub(crate) seat: Arc<Seat>,
+    /// Without one it is the owner's.
+    seat: Option<Arc<Seat>>,
     pub(crate) since: Instant,
 }
 
@@ -103,19 +108,19 @@ impl Jobs {
     }
 
     /// The threads that run those of the jobs that are asked for.
-    fn running(&self, asked_for: impl Fn(&Job) -> bool) -> Vec<Arc<dyn Party>> {
-        let running = self.claimed.iter().map(|(_, run)| run).filter(|run| asked_for(&run.job));
-        running.map(|run| Arc::clone(&run.seat) as Arc<dyn Party>).collect()
+    fn running(&self, owner: &Arc<Seat>, asked_for: impl Fn(&Job) -> bool) -> Vec<Arc<dyn Party>> {
+        let running = self.claimed.iter().map(|(_, run)| run).filter(|run| !run.job.has_ended() && asked_for(&run.job));
+        running.map(|run| Arc::clone(run.seat.as_ref().unwrap_or(owner)) as Arc<dyn Party>).collect()
     }
 
-    fn claim(&mut self, at: usize, seat: &Arc<Seat>, since: Instant) -> Option<Claimed> {
+    fn claim(&mut self, at: usize, seat: Option<&Arc<Seat>>, since: Instant) -> Option<Claimed> {
         let tied = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
         // A long-lived scope gives back the room of a long queue. It is paid for by as many claims.
         if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 8 {
             self.queue.shrink_to(self.queue.capacity() / 4);
         }
-        let run = Run { job: tied.shared().clone(), seat: Arc::clone(seat), since };
-        let key = self.claimed.insert(run);
+        let run = Run { job: tied.shared().clone(), seat: seat.cloned(), since };
+        let key = Key(self.claimed.insert(run));
         Some(Claimed { tied, key, since })
     }
 }
@@ -231,7 +236,12 @@ impl Core {
     /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
     /// `own_thread` job.
     pub(super) fn claim(&self, inline: bool) -> Option<Claimed> {
-        self.claim_at(|jobs| {
+        with_chair(|chair| self.claim_next(inline, chair.seat(), &mut None))
+    }
+
+    /// As [`claim`](Core::claim), for a thread with that seat, which gives back the job that it has run before.
+    pub(super) fn claim_next(&self, inline: bool, seat: &Arc<Seat>, ended: &mut Option<Key>) -> Option<Claimed> {
+        self.claim_by(seat, ended, |jobs| {
             let may_run = |entry: &Queued| !(inline && entry.shared().own_thread);
             match jobs.queue.front() {
                 Some(first) if may_run(first) => Some(0),
@@ -246,18 +256,28 @@ impl Core {
     }
 
     pub(super) fn claim_at(&self, find: impl FnOnce(&Jobs) -> Option<usize>) -> Option<Claimed> {
+        with_chair(|chair| self.claim_by(chair.seat(), &mut None, find))
+    }
+
+    fn claim_by(
+        &self,
+        seat: &Arc<Seat>,
+        ended: &mut Option<Key>,
+        find: impl FnOnce(&Jobs) -> Option<usize>,
+    ) -> Option<Claimed> {
         let now = self.node.clock().now();
-        with_chair(|chair| {
-            let mut jobs = self.jobs.lock();
-            let at = find(&jobs)?;
-            let entry = jobs.claim(at, chair.seat(), now)?;
-            self.queued.store(jobs.queue.len(), Ordering::Relaxed);
-            drop(jobs);
-            if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
-                self.pool.unforce();
-            }
-            Some(entry)
-        })
+        let seat = (!Arc::ptr_eq(seat, &self.owner)).then_some(seat);
+        let mut jobs = self.jobs.lock();
+        let gone = ended.take().and_then(|Key(key)| jobs.claimed.try_remove(key));
+        let entry = find(&jobs).and_then(|at| jobs.claim(at, seat, now));
+        self.queued.store(jobs.queue.len(), Ordering::Relaxed);
+        drop(jobs);
+        drop(gone);
+        let entry = entry?;
+        if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
+            self.pool.unforce();
+        }
+        Some(entry)
     }
 
     /// Claims a job that was just tied, for a model without a pool.
@@ -290,15 +310,20 @@ impl Core {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// The claimed job has ended, run or not.
-    pub(super) fn leave(&self, claimed: &Claimed) {
-        let gone = self.jobs.lock().claimed.remove(claimed.key);
+    /// Gives back a job that has ended, run or not. The scope may be over.
+    pub(super) fn leave(&self, ended: Key) {
+        let gone = self.jobs.lock().claimed.try_remove(ended.0);
         drop(gone);
+    }
+
+    /// The seat of the thread that runs it.
+    pub(crate) fn seat_of<'a>(&'a self, run: &'a Run) -> &'a Arc<Seat> {
+        run.seat.as_ref().unwrap_or(&self.owner)
     }
 
     /// Its turn has come only now.
     pub(super) fn set_since(&self, claimed: &Claimed) {
-        if let Some(run) = self.jobs.lock().claimed.get_mut(claimed.key) {
+        if let Some(run) = self.jobs.lock().claimed.get_mut(claimed.key.0) {
             run.since = claimed.since;
         }
     }
@@ -307,7 +332,8 @@ impl Core {
     pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Run>)> {
         let jobs = self.jobs.lock();
         let queued = jobs.queue.iter().map(|entry| (entry.shared().clone(), None));
-        let claimed = jobs.claimed.iter().map(|(_, run)| (run.job.clone(), Some(run.clone())));
+        let claimed = jobs.claimed.iter().map(|(_, run)| run).filter(|run| !run.job.has_ended());
+        let claimed = claimed.map(|run| (run.job.clone(), Some(run.clone())));
         let mut alive: Vec<_> = claimed.chain(queued).collect();
         drop(jobs);
         alive.sort_by_key(|(job, _)| job.number());
@@ -316,7 +342,7 @@ impl Core {
 
     /// The threads that run its code: the owner's, and its jobs'.
     pub(super) fn threads(&self) -> Vec<Arc<dyn Party>> {
-        let mut threads = self.jobs.lock().running(|_| true);
+        let mut threads = self.jobs.lock().running(&self.owner, |_| true);
         threads.push(Arc::clone(&self.owner) as Arc<dyn Party>);
         threads
     }
@@ -340,7 +366,8 @@ impl Core {
         if ends {
             return vec![Arc::new(Moving)];
         }
-        let mut enders = jobs.running(|other| queued || job.is_none_or(|job| job.number() == other.number()));
+        let mut enders =
+            jobs.running(&self.owner, |other| queued || job.is_none_or(|job| job.number() == other.number()));
         drop(jobs);
         if queued {
             enders.extend([Arc::clone(&self.pool) as Arc<dyn Party>, Arc::clone(&self.owner) as Arc<dyn Party>]);

@@ -76,11 +76,13 @@ impl Core {
         self.node.close();
         let mut jobs = self.jobs.lock();
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
+        let ended = std::mem::take(&mut jobs.claimed);
         let mut log = std::mem::take(&mut jobs.log);
         let (cut, cut_alone) = (jobs.cut, jobs.cut_alone.take());
         let mut notes = std::mem::take(&mut jobs.body_notes);
         notes.append(&mut jobs.job_notes);
         drop(jobs);
+        drop(ended);
         let mut info = ScopeInfo {
             name: self.label().name.clone(),
             place: self.label().place,

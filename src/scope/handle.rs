@@ -255,7 +255,7 @@ impl<'scope, V> JobHandle<'scope, V> {
         if limit.is_none() && may_run && self.cannot_outlast() {
             if let Some(entry) = self.core.claim_job(job) {
                 let _doing = Doing::since(entry.since, Activity::Join, place, Some(job.label()));
-                entry.run(true);
+                self.core.leave(entry.run(true));
                 if let Some(outcome) = self.look() {
                     return Ok(Some(outcome));
                 }
@@ -277,7 +277,7 @@ impl<'scope, V> JobHandle<'scope, V> {
             // D18: no thread can be had. The joiner's is one.
             if limit.is_none() && self.core.is_refused() && !job.own_thread && self.core.may_inline() {
                 if let Some(entry) = self.core.claim_job(job) {
-                    entry.run(true);
+                    self.core.leave(entry.run(true));
                     return self.look();
                 }
             }

@@ -130,6 +130,11 @@ impl Job {
         self.state() == QUEUED
     }
 
+    /// Tells whether it has started and ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state(), DONE | ENDED)
+    }
+
     /// Tells whether its code has begun.
     pub(crate) fn has_started(&self) -> bool {
         !matches!(self.state(), QUEUED | DROPPED)

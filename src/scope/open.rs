@@ -13,7 +13,7 @@
 use crate::{
     cancel::{
         callback::Registration,
-        current::{self, Frame, Ground, Seed, Strand},
+        current::{self, Frame, Ground, Line, Seed, Strand},
         deadline::Deadline,
         node::{Hook, Node, Parents, Terms},
         reason::{Cancelled, Label, Reason, ReasonKind},
@@ -22,7 +22,7 @@ use crate::{
     },
     error::{ErrorGroup, Failure, JobId, Leaf, Log, Origin, Role, ScopeInfo, thread_name},
     park::clock::Clock,
-    pool::{Refused, UsePool},
+    pool::{self, Refused},
     raw::{self, Face, Tally, Tether},
     scope::{
         core::{Core, Setup},
@@ -204,7 +204,7 @@ impl ScopeOptions {
     #[inline(never)]
     fn prepare(&self, place: &'static Location<'static>) -> Result<Open, ErrorGroup> {
         let label = Label::new("scope", self.name.clone(), place);
-        let pool = self.pool.as_ref().map_or_else(UsePool::current, |pool| Arc::clone(pool.core()));
+        let pool = self.pool.as_ref().map_or_else(pool::in_use, |pool| Arc::clone(pool.core()));
         let here = current::node();
         let clock = here.as_ref().map_or_else(current::clock, |node| node.clock().clone());
         if let Err(why) = pool.enter_scope() {
@@ -281,9 +281,9 @@ impl Open {
     {
         let core = &self.core;
         let _left = Left(core);
-        let frame = Frame { scope: core.id, inlined: core.inlined, ..Frame::of(&core.body) };
+        let line = Line::Made(&core.body);
+        let frame = Frame { line, region: None, scope: core.id, inlined: core.inlined, uses: Some(&core.pool) };
         let ended = current::enter(frame, || {
-            let _pool = UsePool::new(&core.pool);
             raw::tether::<ScopeFace, _, _>(
                 core,
                 |frame| body(frame.0),

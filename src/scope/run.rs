@@ -18,10 +18,10 @@ use crate::{
     },
     error::{Failure, Origin, Role, around_stop, drop_guarded, stop_in, thread_name},
     park::{seat::with_chair, virtual_run::Run},
-    pool::{self, UsePool},
+    pool,
     raw::{Ended, Tally},
     scope::{
-        core::{Claimed, Core, Queued},
+        core::{Claimed, Core, Key, Queued},
         job::{Job, JobRef, Outcome},
     },
 };
@@ -87,10 +87,11 @@ pub(crate) fn refuse(core: &Core, tied: &Queued) {
 }
 
 impl Claimed {
-    /// Runs the job to its end, or sweeps it if it may not start. Does not unwind.
+    /// Runs the job to its end, or sweeps it if it may not start. Does not unwind. The caller [leaves](Core::leave) the result.
     ///
     /// `inline` on a thread that goes on with code of the same scope; else the thread is a worker, and free after.
-    pub(crate) fn run(self, inline: bool) {
+    #[must_use]
+    pub(crate) fn run(self, inline: bool) -> Key {
         match self.tied.tally().node.clock().run().cloned() {
             None => self.run_now(inline),
             Some(run) => self.run_in_turn(&run, inline),
@@ -98,31 +99,31 @@ impl Claimed {
     }
 
     /// Runs it when its turn in a virtual run has come, and hands the baton on.
-    fn run_in_turn(mut self, run: &Run, inline: bool) {
+    fn run_in_turn(mut self, run: &Run, inline: bool) -> Key {
         let order = self.tied.shared().seed.order();
         pool::while_blocked(|| with_chair(|chair| run.begin(chair, order)));
         let outer = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
         // The baton is handed on after the count was lowered, so that an owner woken by that is in the order.
         self.since = run.now();
         self.tied.tally().set_since(&self);
-        self.run_now(inline);
+        let ended = self.run_now(inline);
         if inline {
             pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
         } else {
             pool::set_coming();
             with_chair(|chair| run.end(chair.seat()));
         }
+        ended
     }
 
-    fn run_now(self, inline: bool) {
+    fn run_now(self, inline: bool) -> Key {
         let core: &Core = self.tied.tally();
         let job: &Job = self.tied.shared();
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
         let line = Line::Seed(&job.seed, &core.ground);
         line.nearest().expire();
-        let frame = Frame { line, region: None, scope: core.id, inlined };
+        let frame = Frame { line, region: None, scope: core.id, inlined, uses: Some(&core.pool) };
         current::enter(frame, || {
-            let _pool = UsePool::new(&core.pool);
             // The look after the claim (D6): a cancel from here on finds a started job.
             // Both nodes: a cancel marks the scope's before a job's own.
             let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
@@ -135,8 +136,10 @@ impl Claimed {
         if let Some(own) = job.own() {
             own.close();
         }
+        let Claimed { tied, key, .. } = self;
         // Last: lower the count.
-        drop(self);
+        drop(tied);
+        key
     }
 }
 
@@ -148,7 +151,7 @@ fn execute(core: &Core, job: &Job, claimed: &Claimed) {
     };
     job.own().unwrap_or(&core.node).expire();
     let failure = match ended {
-        Ended::Value => return finish(core, job, claimed, Outcome::Value, None),
+        Ended::Value => return finish(core, job, Outcome::Value, None),
         Ended::DropPanicked(payload) => Failure::Panic(payload),
         Ended::Failed(failure) => failure,
     };
@@ -163,7 +166,7 @@ fn execute(core: &Core, job: &Job, claimed: &Claimed) {
         Verdict::Stopped(stop) => {
             cut(core, job, Some(&error));
             drop_guarded(error);
-            finish(core, job, claimed, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
+            finish(core, job, Outcome::Cancelled { reason: stop.reason().clone(), started: true }, None);
         }
     }
 }
@@ -206,7 +209,7 @@ fn fail(core: &Core, job: &Job, claimed: &Claimed, failure: Failure, notes: Vec<
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
     mutant!("cancel_before_record" => core.fail_siblings(&job.label(), String::new()));
     let tells = record(core, job, Some(claimed.since), failure, notes);
-    finish(core, job, claimed, outcome, tells);
+    finish(core, job, outcome, tells);
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
@@ -234,9 +237,8 @@ fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
 }
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
-fn finish(core: &Core, job: &Job, claimed: &Claimed, outcome: Outcome, tells: Option<String>) {
+fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
     mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.label(), String::new()) });
-    core.leave(claimed);
     job.end(outcome);
     if let Some(tells) = tells {
         core.fail_siblings(&job.label(), tells);
@@ -254,5 +256,4 @@ fn sweep(core: &Core, job: &Job, claimed: &Claimed) {
     if let Err(payload) = claimed.tied.discard() {
         core.record(origin(core, job, None), Failure::Panic(payload), Vec::new(), job.isolated);
     }
-    core.leave(claimed);
 }

@@ -98,19 +98,17 @@ impl Tally<Core> {
         with_chair(|chair| {
             let key = self.node.add_seat(chair.seat()).ok();
             let mut help = Help::default();
+            let may_inline = self.may_inline();
+            // The last one goes with the scope.
+            let mut ended = None;
             while self.live() > 0 {
                 self.node.expire();
                 let stopping = self.node.is_stopping();
-                let entry = if stopping {
-                    self.claim(false)
-                } else if self.may_inline() {
-                    self.claim(true)
-                } else {
-                    None
-                };
+                let entry =
+                    if stopping || may_inline { self.claim_next(!stopping, chair.seat(), &mut ended) } else { None };
                 if let Some(entry) = entry {
                     help.before(self);
-                    entry.run(true);
+                    ended = Some(entry.run(true));
                     help.after(self);
                     mutant!("park_after_helping" => wait::park(chair, &wait, self.node.next_due()));
                 } else {
@@ -196,14 +194,15 @@ impl Source for Tally<Core> {
             }),
         };
         let Some(entry) = entry else { return false };
-        if self.turns().is_some() {
+        let ended = if self.turns().is_some() {
             pool::set_arrived();
-            entry.run(false);
+            entry.run(false)
         } else if entry.tied.shared().own_thread {
-            pool::apart(|| entry.run(false));
+            pool::apart(|| entry.run(false))
         } else {
-            entry.run(false);
-        }
+            entry.run(false)
+        };
+        self.leave(ended);
         true
     }
 
@@ -350,7 +349,7 @@ mod tests {
         let label = Label::new("scope", None, Location::caller());
         let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
         let ground = Ground::new(node, "".into());
-        let (pool, body) = (crate::pool::UsePool::current(), Strand::on(&ground, label, 0));
+        let (pool, body) = (crate::pool::in_use(), Strand::on(&ground, label, 0));
         let setup = Setup { ground, pool, body, fail_fast: true, inline: true, inlined: 0, keep: None };
         let core = Core::new(setup);
         let rescued = || {
