@@ -759,7 +759,7 @@ fn claim_against(stop: Stop) {
     let chair = Chair::new();
     let node = node(None, None);
     let pool = Pool::builder().parallelism(1).build().unwrap();
-    let ground = Ground::new(Arc::clone(&node), "model".into());
+    let ground = Ground::new(Arc::clone(&node), None);
     let core = Core::new(Setup {
         body: Strand::on(&ground, label("body"), 0),
         ground: Arc::clone(&ground),
@@ -876,7 +876,7 @@ fn a_joiner_is_told_of_the_end() {
 #[test]
 fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
     check(|| {
-        let ground = Ground::new(node(None, None), "model".into());
+        let ground = Ground::new(node(None, None), None);
         let job = |number| Strand::on(&ground, Label { number, ..label("job") }, number);
         let (a, b) = (job(1), job(2));
         let other = {

@@ -70,17 +70,34 @@ impl Activity {
 pub(crate) struct Ground {
     /// What they stand at, unless they have a node of their own.
     pub(crate) node: Arc<Node>,
-    /// The names from the root to here.
-    pub(crate) path: Arc<str>,
+    /// The names from the root to here, if they are not those of the parent and the node.
+    path: Option<Arc<str>>,
     /// The strand that cannot end before these: that which opened their scope, or called them.
     parent: Option<Arc<Strand>>,
 }
 
 impl Ground {
     /// Below the code here.
-    pub(crate) fn new(node: Arc<Node>, path: Arc<str>) -> Arc<Self> {
+    pub(crate) fn new(node: Arc<Node>, path: Option<Arc<str>>) -> Arc<Self> {
         let parent = with(|frame| Some(Arc::clone(frame?.line.strand())));
         Arc::new(Ground { node, path, parent })
+    }
+
+    /// Returns the names from the root to here, joined by slashes.
+    pub(crate) fn path(&self) -> Arc<str> {
+        let (mut names, mut ground) = (Vec::new(), self);
+        loop {
+            names.push(ground.path.clone().unwrap_or_else(|| ground.node.label().name()));
+            let above = ground.parent.as_ref().filter(|_| ground.path.is_none());
+            let Some(above) = above else { break };
+            if above.is_job() {
+                names.push(above.label.name());
+            }
+            ground = &above.ground;
+        }
+        names.retain(|name| !name.is_empty());
+        names.reverse();
+        names.join("/").into()
     }
 }
 
@@ -119,7 +136,7 @@ pub(crate) fn next_id() -> u64 {
 impl Strand {
     /// Code that stands directly at `node`, called by the code here.
     pub(crate) fn at(label: Label, path: Arc<str>, order: u64, node: &Arc<Node>) -> Arc<Self> {
-        Strand::on(&Ground::new(Arc::clone(node), path), label, order)
+        Strand::on(&Ground::new(Arc::clone(node), Some(path)), label, order)
     }
 
     /// Code that stands directly at a ground.
@@ -138,7 +155,7 @@ impl Strand {
 
     /// Returns the names from the root, joined by slashes. A job adds its own to its scope's.
     pub(crate) fn path(&self) -> Arc<str> {
-        self.label.path_below(&self.ground.path)
+        self.label.path_below(&self.ground.path())
     }
 
     /// Returns the strand that cannot end before this one.
@@ -275,7 +292,7 @@ impl<'a> Line<'a> {
     pub(crate) fn path(self) -> Arc<str> {
         match self {
             Line::Made(strand) => strand.path(),
-            Line::Seed(seed, ground) => seed.label().path_below(&ground.path),
+            Line::Seed(seed, ground) => seed.label().path_below(&ground.path()),
         }
     }
 

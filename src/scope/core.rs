@@ -32,7 +32,7 @@ use crate::{
 };
 use slab::Slab;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt,
     num::NonZeroU32,
     sync::{
@@ -86,8 +86,8 @@ pub(super) struct Jobs {
     pub(super) listed: bool,
     /// A job is in one of the two from its spawn to its end.
     pub(super) claimed: Slab<Run>,
-    /// Those that a parked thread joins, by number.
-    pub(super) joined: BTreeMap<u64, JobRef>,
+    /// Those that a parked thread joins.
+    pub(super) joined: Slab<JobRef>,
     pub(super) log: Log,
     /// The stop of the scope stopped a job, or kept it from starting, against the scope's will (D2).
     pub(super) cut: bool,
@@ -288,13 +288,12 @@ impl Core {
     }
 
     /// `job` is waited for by a thread that is about to park: if no thread can be had for it, that one is.
-    pub(crate) fn add_joined(&self, job: &JobRef) {
-        let before = self.jobs.lock().joined.insert(job.number(), job.clone());
-        drop(before);
+    pub(crate) fn add_joined(&self, job: &JobRef) -> usize {
+        self.jobs.lock().joined.insert(job.clone())
     }
 
-    pub(crate) fn remove_joined(&self, job: &Job) {
-        let gone = self.jobs.lock().joined.remove(&job.number());
+    pub(crate) fn remove_joined(&self, key: usize) {
+        let gone = self.jobs.lock().joined.try_remove(key);
         drop(gone);
     }
 

@@ -350,23 +350,20 @@ enum Limit {
 struct Joiner<'a> {
     core: &'a Core,
     job: &'a JobRef,
-    seat: std::cell::RefCell<Option<Arc<Seat>>>,
+    seat: std::cell::RefCell<Option<(Arc<Seat>, usize)>>,
 }
 
 impl Joiner<'_> {
     fn register(&self, seat: &Arc<Seat>) {
         self.job.add_joiner(seat);
-        self.seat.borrow_mut().get_or_insert_with(|| {
-            self.core.add_joined(self.job);
-            Arc::clone(seat)
-        });
+        self.seat.borrow_mut().get_or_insert_with(|| (Arc::clone(seat), self.core.add_joined(self.job)));
     }
 }
 
 impl Drop for Joiner<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.borrow_mut().take() {
-            self.core.remove_joined(self.job);
+        if let Some((seat, key)) = self.seat.borrow_mut().take() {
+            self.core.remove_joined(key);
             self.job.remove_joiner(&seat);
         }
     }

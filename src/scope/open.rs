@@ -215,16 +215,9 @@ impl ScopeOptions {
         let parents = Parents { parent: here.as_ref(), also: self.under.as_ref().map(CancelToken::node) };
         let terms = Terms { deadline: Deadline::earlier(deadline, timeout), grace: self.grace, ..Terms::default() };
         let node = Node::with(&parents, label.clone(), clock, terms);
-        let (above, order, inlined) = current::with(|frame| match frame {
-            Some(frame) => (Some(frame.line.path()), frame.line.order(), frame.inlined),
-            None => (None, 0, 0),
-        });
-        let path = match above {
-            Some(above) if !above.is_empty() => format!("{above}/{}", label.name()).into(),
-            _ => label.name(),
-        };
+        let (order, inlined) = current::with(|frame| frame.map_or((0, 0), |frame| (frame.line.order(), frame.inlined)));
         let body_label = Label { what: "body", ..label };
-        let ground = Ground::new(node, path);
+        let ground = Ground::new(node, None);
         let body = Strand::on(&ground, body_label, order);
         let fail_fast = self.on_failure == OnFailure::FailFast;
         let core =

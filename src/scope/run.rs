@@ -229,7 +229,7 @@ fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
         role: Role::Job,
         place: job.seed.place,
         number: job.number(),
-        path: job.label().path_below(&core.ground.path),
+        path: job.label().path_below(&core.ground.path()),
         offset: now.saturating_duration_since(core.opened),
         took: started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started)),
         thread: thread_name(),

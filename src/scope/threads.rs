@@ -94,9 +94,8 @@ impl Tally<Core> {
             return;
         }
         let _doing = Doing::new(Activity::Exit, self.label().place, None);
-        let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
         with_chair(|chair| {
-            let key = self.node.add_seat(chair.seat()).ok();
+            let mut registered = None;
             let mut help = Help::default();
             let may_inline = self.may_inline();
             // The last one goes with the scope.
@@ -110,13 +109,17 @@ impl Tally<Core> {
                     help.before(self);
                     ended = Some(entry.run(true));
                     help.after(self);
-                    mutant!("park_after_helping" => wait::park(chair, &wait, self.node.next_due()));
-                } else {
+                    mutant!("park_after_helping" => wait::park(chair, &Wait::Open, self.node.next_due()));
+                } else if let Some((wait, _)) = &registered {
                     let until = if stopping { None } else { self.node.next_due() };
-                    wait::park(chair, &wait, until);
+                    wait::park(chair, wait, until);
+                } else {
+                    // Before the look that precedes a park.
+                    let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
+                    registered = Some((wait, self.node.add_seat(chair.seat()).ok()));
                 }
             }
-            if let Some(key) = key {
+            if let Some((_, Some(key))) = registered {
                 self.node.remove_seat(key);
             }
         });
@@ -248,7 +251,7 @@ impl Source for Tally<Core> {
         }
         // Also an owner that calls this itself, about to park: since its look, another thread may have queued a job.
         self.owner.poke();
-        let joined: Vec<_> = self.jobs.lock().joined.values().cloned().collect();
+        let joined: Vec<_> = self.jobs.lock().joined.iter().map(|(_, job)| job.clone()).collect();
         for job in joined {
             job.poke_joiners();
         }
@@ -348,7 +351,7 @@ mod tests {
     fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
         let label = Label::new("scope", None, Location::caller());
         let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
-        let ground = Ground::new(node, "".into());
+        let ground = Ground::new(node, None);
         let (pool, body) = (crate::pool::in_use(), Strand::on(&ground, label, 0));
         let setup = Setup { ground, pool, body, fail_fast: true, inline: true, inlined: 0, keep: None };
         let core = Core::new(setup);
