@@ -27,6 +27,7 @@ use crate::{
     raw::{Layer, Stack},
 };
 use once_cell::race::OnceBox;
+use smol_str::SmolStr;
 use std::{
     any::Any,
     cell::Cell,
@@ -71,14 +72,14 @@ pub(crate) struct Ground {
     /// What they stand at, unless they have a node of their own.
     pub(crate) node: Arc<Node>,
     /// The names from the root to here, if they are not those of the parent and the node.
-    path: Option<Arc<str>>,
+    path: Option<SmolStr>,
     /// The strand that cannot end before these: that which opened their scope, or called them.
     parent: Option<Arc<Strand>>,
 }
 
 impl Ground {
     /// Below the code here.
-    pub(crate) fn new(node: Arc<Node>, path: Option<Arc<str>>) -> Arc<Self> {
+    pub(crate) fn new(node: Arc<Node>, path: Option<SmolStr>) -> Arc<Self> {
         let parent = with(|frame| Some(Arc::clone(frame?.line.strand())));
         Arc::new(Ground { node, path, parent })
     }
@@ -135,7 +136,7 @@ pub(crate) fn next_id() -> u64 {
 
 impl Strand {
     /// Code that stands directly at `node`, called by the code here.
-    pub(crate) fn at(label: Label, path: Arc<str>, order: u64, node: &Arc<Node>) -> Arc<Self> {
+    pub(crate) fn at(label: Label, path: SmolStr, order: u64, node: &Arc<Node>) -> Arc<Self> {
         Strand::on(&Ground::new(Arc::clone(node), Some(path)), label, order)
     }
 
@@ -210,7 +211,7 @@ impl fmt::Debug for Strand {
 pub(crate) struct Seed {
     /// Unique in the process.
     pub(crate) id: u64,
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<SmolStr>,
     pub(crate) place: &'static Location<'static>,
     /// In its scope, from 1.
     pub(crate) number: u64,
@@ -218,7 +219,7 @@ pub(crate) struct Seed {
 }
 
 impl Seed {
-    pub(crate) fn new(name: Option<Arc<str>>, place: &'static Location<'static>, number: u64) -> Self {
+    pub(crate) fn new(name: Option<SmolStr>, place: &'static Location<'static>, number: u64) -> Self {
         Seed { id: next_id(), name, place, number, strand: OnceBox::new() }
     }
 

@@ -10,6 +10,7 @@
 //!
 //! Nodes, jobs, threads. It is data.
 
+use smol_str::SmolStr;
 use std::{
     cell::Cell,
     error::Error,
@@ -23,21 +24,21 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
     pub(crate) what: &'static str,
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<SmolStr>,
     pub(crate) place: &'static Location<'static>,
     /// A job's number in its scope, from 1; tells apart what one line makes.
     pub(crate) number: u64,
 }
 
 impl Label {
-    pub(crate) fn new(what: &'static str, name: Option<Arc<str>>, place: &'static Location<'static>) -> Self {
+    pub(crate) fn new(what: &'static str, name: Option<SmolStr>, place: &'static Location<'static>) -> Self {
         Label { what, name, place, number: 0 }
     }
 
     /// The name, or the place and number instead.
-    pub(crate) fn name(&self) -> Arc<str> {
+    pub(crate) fn name(&self) -> SmolStr {
         match (&self.name, self.number) {
-            (Some(name), _) => Arc::clone(name),
+            (Some(name), _) => name.clone(),
             (None, 0) => format!("{}:{}", self.place.file(), self.place.line()).into(),
             (None, number) => format!("{}:{}#{number}", self.place.file(), self.place.line()).into(),
         }

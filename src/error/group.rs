@@ -13,9 +13,8 @@
 //!
 //! How failures are recorded (`log`), which only tell of another (`repeat`), and how a group is taken apart (`split`).
 
-use std::{
-    borrow::Cow, collections::HashSet, error::Error, io, mem, panic::Location, slice, sync::Arc, time::Duration,
-};
+use smol_str::SmolStr;
+use std::{borrow::Cow, collections::HashSet, error::Error, io, mem, panic::Location, slice, time::Duration};
 
 use super::{
     leaf::{JobId, Leaf, Origin},
@@ -26,7 +25,7 @@ use crate::cancel::reason::{Cancelled, Reason, is_looked_for};
 /// What a group says about its scope.
 #[derive(Clone, Debug)]
 pub(crate) struct ScopeInfo {
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<SmolStr>,
     pub(crate) place: &'static Location<'static>,
     /// Jobs spawned in all.
     pub(crate) jobs: u64,

@@ -10,6 +10,7 @@
 //!
 //! The group that it is in. Its texts are in `render`.
 
+use smol_str::SmolStr;
 use std::{
     any::Any,
     backtrace::{Backtrace, BacktraceStatus},
@@ -62,7 +63,7 @@ pub(crate) enum Role {
 pub(crate) struct Origin {
     pub(crate) id: JobId,
     /// A job without a name is called after its place and number.
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<SmolStr>,
     pub(crate) role: Role,
     /// Where the job was spawned; for the body, where the scope was opened; for a handler, where it was called.
     pub(crate) place: &'static Location<'static>,

@@ -64,7 +64,6 @@ mod given {
 
     use std::{
         panic::Location,
-        sync::Arc,
         thread,
         time::{Duration, Instant},
     };
@@ -137,7 +136,7 @@ mod given {
     }
 
     pub(super) fn deadline(scope: &str) -> Reason {
-        let name: Arc<str> = scope.into();
+        let name = scope.into();
         Reason::new(ReasonKind::Deadline, Label::new("scope", Some(name), place()), Instant::now())
             .limit_is(Some(Duration::from_secs(2)))
             .place_is(place())

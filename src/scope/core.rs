@@ -32,8 +32,9 @@ use crate::{
 };
 use slab::Slab;
 use std::{
+    cell::Cell,
     collections::VecDeque,
-    fmt,
+    fmt, mem,
     num::NonZeroU32,
     sync::{
         Arc, OnceLock, Weak,
@@ -98,7 +99,26 @@ pub(super) struct Jobs {
     pub(super) job_notes: Vec<String>,
 }
 
+/// Room for the jobs of a scope, kept by a thread for the next one that it opens.
+type Room = (VecDeque<Queued>, Slab<Run>);
+
+thread_local! {
+    static SPARE: Cell<Option<Room>> = const { Cell::new(None) };
+}
+
 impl Jobs {
+    fn with_room() -> Self {
+        // In the destructor of a thread-local it may be gone.
+        let spare = SPARE.try_with(Cell::take).ok().flatten();
+        let (queue, claimed) = spare.unwrap_or_default();
+        Jobs { queue, claimed, ..Jobs::default() }
+    }
+
+    /// Takes out what the next scope can use, and what is left of jobs that have ended.
+    pub(super) fn take_room(&mut self) -> Room {
+        (mem::take(&mut self.queue), mem::take(&mut self.claimed))
+    }
+
     /// Where in the queue the job stands, if it does.
     fn find(&self, job: &Job) -> Option<usize> {
         match self.queue.front() {
@@ -166,6 +186,15 @@ pub(crate) struct Setup {
     pub(crate) keep: Option<NonZeroU32>,
 }
 
+/// Keeps room for the next scope of this thread, unless it is large.
+pub(super) fn keep_room((queue, mut claimed): Room) {
+    claimed.clear();
+    if queue.is_empty() && queue.capacity() <= ROOM && claimed.capacity() <= ROOM {
+        let before = SPARE.try_with(|spare| spare.replace(Some((queue, claimed))));
+        drop(before);
+    }
+}
+
 impl Core {
     pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
         let Setup { ground, pool, body, fail_fast, inline, inlined, keep } = setup;
@@ -184,7 +213,7 @@ impl Core {
             listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             spawned: AtomicU64::new(0),
-            jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::default() }),
+            jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::with_room() }),
             queued: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
             me: OnceLock::new(),

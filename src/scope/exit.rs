@@ -14,7 +14,7 @@ use crate::{
     error::{
         ErrorGroup, Failure, JobId, Leaf, Origin, Role, ScopeInfo, around_stop, drop_guarded, stop_in, thread_name,
     },
-    scope::core::Core,
+    scope::core::{Core, keep_room},
 };
 use std::thread;
 
@@ -76,13 +76,13 @@ impl Core {
         self.node.close();
         let mut jobs = self.jobs.lock();
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
-        let ended = std::mem::take(&mut jobs.claimed);
+        let room = jobs.take_room();
         let mut log = std::mem::take(&mut jobs.log);
         let (cut, cut_alone) = (jobs.cut, jobs.cut_alone.take());
         let mut notes = std::mem::take(&mut jobs.body_notes);
         notes.append(&mut jobs.job_notes);
         drop(jobs);
-        drop(ended);
+        keep_room(room);
         let mut info = ScopeInfo {
             name: self.label().name.clone(),
             place: self.label().place,

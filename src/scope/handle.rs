@@ -222,8 +222,11 @@ impl<'scope, V> JobHandle<'scope, V> {
 
     /// The outcome, if there is one or there can be none but *never started*.
     fn look(&self) -> Option<Outcome> {
-        run::give_up(self.core, self.job());
-        self.job().outcome()
+        let job = self.job();
+        job.outcome().or_else(|| {
+            run::give_up(self.core, job);
+            job.outcome()
+        })
     }
 
     fn claim(self, outcome: Outcome) -> Result<V, JoinError> {
@@ -251,14 +254,11 @@ impl<'scope, V> JobHandle<'scope, V> {
         current::check().map_err(JoinError::You)?;
         self.check_ancestors()?;
         let job = self.job();
-        let may_run = !job.own_thread && self.core.may_inline();
-        if limit.is_none() && may_run && self.cannot_outlast() {
+        if limit.is_none() && !job.own_thread && self.cannot_outlast() && self.core.may_inline() {
             if let Some(entry) = self.core.claim_job(job) {
                 let _doing = Doing::since(entry.since, Activity::Join, place, Some(job.label()));
                 self.core.leave(entry.run(true));
-                if let Some(outcome) = self.look() {
-                    return Ok(Some(outcome));
-                }
+                return Ok(job.outcome()); // there is one: it has run, or was swept
             }
         }
         let _joining = self.join_the_others(limit)?;

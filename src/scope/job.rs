@@ -255,7 +255,7 @@ impl Job {
 
     pub(crate) fn join_error(&self, outcome: Outcome) -> Option<JoinError> {
         let id = self.id();
-        let name = || self.label().name();
+        let name = || self.label().name().into();
         match outcome {
             Outcome::Value => None,
             Outcome::Failed(text) => Some(JoinError::Failed { id, name: name(), text }),

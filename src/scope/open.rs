@@ -32,6 +32,7 @@ use crate::{
         run,
     },
 };
+use smol_str::SmolStr;
 use std::{
     convert::Infallible,
     error::Error,
@@ -249,7 +250,7 @@ fn refused(label: &Label, clock: &Clock, why: Refused) -> ErrorGroup {
         role: Role::Body,
         place: label.place,
         number: 0,
-        path: label.name(),
+        path: label.name().into(),
         offset: Duration::ZERO,
         took: Duration::ZERO,
         thread: thread_name(),
@@ -587,13 +588,13 @@ impl<F> Error for ScopeCancelled<F> {}
 #[must_use = "a job is spawned by `spawn`"]
 pub struct JobBuilder<'scope, 'env: 'scope> {
     scope: &'scope Scope<'scope, 'env>,
-    name: Option<Arc<str>>,
+    name: Option<SmolStr>,
     timeout: Option<Duration>,
     own_thread: bool,
 }
 
 impl<'scope, 'env> JobBuilder<'scope, 'env> {
-    fn new(scope: &'scope Scope<'scope, 'env>, name: Option<Arc<str>>) -> Self {
+    fn new(scope: &'scope Scope<'scope, 'env>, name: Option<SmolStr>) -> Self {
         JobBuilder { scope, name, timeout: None, own_thread: false }
     }
 
@@ -700,7 +701,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
 /// The part of a spawn that does not depend on the closure.
 fn prepare(
     core: &Arc<Tally<Core>>,
-    name: Option<Arc<str>>,
+    name: Option<SmolStr>,
     timeout: Option<Duration>,
     isolated: bool,
     own_thread: bool,

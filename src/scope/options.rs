@@ -5,9 +5,9 @@
 //! What a scope does with it: that is in `open` and `core`.
 
 use crate::{cancel::token::CancelToken, pool::Pool};
+use smol_str::SmolStr;
 use std::{
     num::NonZeroU32,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -51,7 +51,7 @@ pub enum OnPanic {
 #[derive(Clone, Debug, Default)]
 #[must_use = "options do nothing until `open` is called"]
 pub struct ScopeOptions {
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Option<SmolStr>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) grace: Option<Duration>,
