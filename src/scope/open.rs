@@ -669,7 +669,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
     fn start<T, V>(
         self,
         f: impl FnOnce() -> anyhow::Result<T> + Send + 'scope,
-        wrap: fn(T) -> V,
+        wrap: impl FnOnce(T) -> V + Send + 'scope,
         from_leaf: Option<fn(Leaf) -> V>,
         isolated: bool,
         place: &'static Location<'static>,
@@ -699,6 +699,7 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
 }
 
 /// The part of a spawn that does not depend on the closure.
+#[inline]
 fn prepare(
     core: &Arc<Tally<Core>>,
     name: Option<SmolStr>,
@@ -709,14 +710,12 @@ fn prepare(
 ) -> Job {
     let node = &core.node;
     let number = core.next_number();
-    let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
-    let order = node.clock().run().map(|run| run.next_order());
-    let seed = Seed::new(name, place, number);
-    let seed = if deadline.is_some() || order.is_some() {
-        seed.grown(order.unwrap_or_default(), deadline, &core.ground)
-    } else {
-        seed
-    };
+    let run = node.clock().run();
+    let mut seed = Seed::new(name, place, number);
+    if timeout.is_some() || run.is_some() {
+        let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
+        seed = seed.grown(run.map_or(0, |run| run.next_order()), deadline, &core.ground);
+    }
     Job::new(seed, isolated, own_thread)
 }
 

@@ -57,13 +57,13 @@ impl Tally<Core> {
             self.pool.force();
         }
         let mut jobs = self.jobs.lock();
-        let at = match jobs.queue.back() {
+        match jobs.queue.back() {
             Some(last) if last.shared().number() > number => {
-                jobs.queue.partition_point(|entry| entry.shared().number() < number)
+                let at = jobs.queue.partition_point(|entry| entry.shared().number() < number);
+                jobs.queue.insert(at, entry);
             }
-            _ => jobs.queue.len(),
-        };
-        jobs.queue.insert(at, entry);
+            _ => jobs.queue.push_back(entry),
+        }
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
         let lists = run.is_none() && !mem::replace(&mut jobs.listed, true);
         drop(jobs);
