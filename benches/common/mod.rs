@@ -15,6 +15,8 @@
 
 #![allow(dead_code, reason = "a bench takes what it needs")]
 
+pub(crate) mod figure;
+
 use std::{
     any::type_name,
     env,
@@ -31,8 +33,14 @@ const ROUNDS: usize = 15;
 /// A lap of a short program is repeated to take about this long, or the clock would be part of the figure.
 const LAP: Duration = Duration::from_millis(10);
 
+/// A race that has taken so long begins no further round: somebody is so slow that it does not matter by how much.
+const BUDGET: Duration = Duration::from_secs(90);
+
 /// Between two laps, so that no worker of the last one still spins or goes to sleep while the next is timed.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long criterion warms up: all that it does itself is to play back what the rounds have measured.
+const SHORT: Duration = Duration::from_nanos(1);
 
 /// The fewest samples that criterion takes.
 const FEWEST_SAMPLES: usize = 10;
@@ -74,10 +82,13 @@ fn has(arg: &str) -> bool {
 
 /// Opens a group of races about one question.
 pub(crate) fn group<'c>(c: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
-    let mut group = c.benchmark_group(if testing_is_on() { format!("{name} (testing)") } else { name.to_owned() });
-    // All the time that criterion takes is that of playing back what the rounds have measured.
-    group.sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_nanos(1)).measurement_time(LAP);
+    let mut group = c.benchmark_group(group_name(name));
+    group.sampling_mode(SamplingMode::Flat).warm_up_time(SHORT).measurement_time(LAP);
     group
+}
+
+fn group_name(name: &str) -> String {
+    if testing_is_on() { format!("{name} (testing)") } else { name.to_owned() }
 }
 
 /// Whether the library was built with its feature `testing`, which no `cfg` of a bench can see: in the block, `testing` is
@@ -184,8 +195,7 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
                 let times = &self.runners[at].times;
                 let time = times[played % times.len()];
                 played += 1;
-                #[expect(clippy::cast_precision_loss, reason = "criterion divides by it again")]
-                b.iter_custom(|iterations| Duration::from_secs_f64(time * 1e-9 * iterations as f64));
+                b.iter_custom(|iterations| Duration::from_secs_f64(self::times(time * 1e-9, iterations)));
             });
         }
     }
@@ -193,7 +203,8 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
     #[expect(clippy::cast_precision_loss, reason = "a few thousand, and nanoseconds of minutes")]
     fn measure(&mut self, rounds: usize) {
         let repeats: Vec<_> = self.runners.iter_mut().map(|runner| runner.repeats(&self.expected)).collect();
-        for round in 0..rounds {
+        let (began, budget) = (Instant::now(), if is_quick() { BUDGET / 6 } else { BUDGET });
+        for round in (0..rounds).take_while(|&round| round == 0 || began.elapsed() < budget) {
             for turn in 0..self.runners.len() {
                 let at = (round + turn) % self.runners.len();
                 thread::sleep(PAUSE);
@@ -211,14 +222,17 @@ impl<V> Runner<'_, V> {
     /// How often the program must run in a lap. Finding out is its warm-up.
     fn repeats(&mut self, expected: &V) -> u64 {
         let mut times = 1;
-        if is_test() {
-            return times;
-        }
-        while (self.lap)(times, expected) < LAP && self.repeats {
+        while self.repeats && !is_test() && (self.lap)(times, expected) < LAP {
             times *= 2;
         }
         times
     }
+}
+
+/// What criterion is to divide by the number of iterations again.
+#[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+fn times(figure: f64, iterations: u64) -> f64 {
+    figure * iterations as f64
 }
 
 /// Takes figures that are all equal apart by next to nothing: criterion cannot plot what has no width.
