@@ -11,7 +11,7 @@
 //! whole workspace, and adds to what each wait costs. Figures to quote come from `cargo bench -p tassel-rivals --bench '*'`,
 //! which builds the same files without it.
 //!
-//! `--quick` runs a fifth of the rounds. `--test`, or no `--bench`, runs each program once and reports nothing new.
+//! `--quick` runs a fifth of the rounds, and makes no plots. `--test`, or no `--bench`, runs each program once and reports nothing new.
 
 #![allow(dead_code, reason = "a bench takes what it needs")]
 
@@ -60,9 +60,10 @@ fn criterion() -> Criterion {
     if !has("--quick") {
         return Criterion::default().configure_from_args();
     }
+    let criterion = Criterion::default().without_plots();
     match env::args().skip(1).find(|arg| !arg.starts_with('-')) {
-        Some(filter) => Criterion::default().with_filter(filter),
-        None => Criterion::default(),
+        Some(filter) => criterion.with_filter(filter),
+        None => criterion,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What do light jobs cost, beside forte?
 //!
 //! A scope with N trivial jobs that write to a place they borrow, as in the bench `spawn`. forte runs a job on the thread that
-//! spawned it unless a heartbeat says that others want work; it has two threads here, beside this one. (Newer
+//! spawned it unless a heartbeat says that others want work; it has two threads here, beside this one. *From a worker* it is
+//! measured alone, by a thread that is one already. (Newer
 //! releases of forte need a newer Rust than this package; the one that is used stands in its `Cargo.toml`.)
 //!
 //! Bad numbers: more for one job than half of forte's.
@@ -25,7 +26,6 @@ static FORTE: ThreadPool = ThreadPool::new();
 fn main() {
     FORTE.resize_to(THREADS);
     run(&[jobs]);
-    FORTE.depopulate();
 }
 
 fn jobs(c: &mut Criterion) {
@@ -33,11 +33,16 @@ fn jobs(c: &mut Criterion) {
     for jobs in JOBS {
         let mut ours: Vec<u64> = (0..jobs).map(|_| 0).collect();
         let mut theirs = ours.clone();
+        let mut within = ours.clone();
+        Race::new(jobs * (jobs + 1) / 2)
+            .elements(jobs)
+            .program("tassel", || by_tassel(&mut ours))
+            .program("forte", || FORTE.with_worker(|worker| by_forte(worker, &mut theirs)))
+            .run(&mut group, jobs);
         FORTE.with_worker(|worker| {
             Race::new(jobs * (jobs + 1) / 2)
                 .elements(jobs)
-                .program("tassel", || by_tassel(&mut ours))
-                .program("forte", || by_forte(worker, &mut theirs))
+                .program("forte, from a worker", || by_forte(worker, &mut within))
                 .run(&mut group, jobs);
         });
     }

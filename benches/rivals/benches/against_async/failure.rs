@@ -5,6 +5,7 @@ use std::{
     thread,
 };
 
+use async_executor::Task;
 use async_io::{Timer, block_on};
 use criterion::Criterion;
 use futures_concurrency::prelude::*;
@@ -100,9 +101,7 @@ fn by_smol() -> String {
     }));
     block_on(async {
         let error = failures.recv().await.expect("a job fails");
-        for task in tasks {
-            task.cancel().await;
-        }
+        tasks.into_iter().map(Task::cancel).collect::<Vec<_>>().join().await;
         error.to_string()
     })
 }

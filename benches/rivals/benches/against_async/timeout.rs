@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_executor::Task;
 use async_io::{Timer, block_on};
 use criterion::Criterion;
 use futures_concurrency::prelude::*;
@@ -92,9 +93,7 @@ fn by_smol() -> bool {
             true
         };
         let timed_out = all.or(over).await;
-        for task in tasks {
-            task.cancel().await;
-        }
+        tasks.into_iter().map(Task::cancel).collect::<Vec<_>>().join().await;
         timed_out
     })
 }

@@ -1,0 +1,325 @@
+//! Makes the table of ratios out of what criterion has left in the target directory.
+//!
+//! ```sh
+//! cargo bench -p tassel-rivals --bench '*'
+//! cargo run -p tassel-rivals --bin ratios                     # prints it
+//! cargo run -p tassel-rivals --bin ratios -- docs/costs.md    # puts it there, between two marks
+//! ```
+//!
+//! A ratio is that of two medians of one race, so of rounds that took turns in one process. Where a figure exists only from
+//! a build with the feature `testing`, it is taken and marked with `*`.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+const COMMAND: &str = "cargo bench -p tassel-rivals --bench '*'";
+const BEGIN: &str = "<!-- ratios: begin -->\n";
+const END: &str = "<!-- ratios: end -->";
+
+/// What is to be held: so many times the rival, or so much.
+enum Goal {
+    Ratio(&'static str, f64),
+    Median(f64),
+    OnceInAHundred(f64),
+}
+use Goal::{Median, OnceInAHundred, Ratio};
+
+/// Workload, criterion's group, program and parameter, and the goal. Times are nanoseconds.
+type Row = (&'static str, &'static str, &'static str, &'static str, Goal);
+
+const ROWS: [Row; 55] = [
+    ("scope with 1 job", "spawn", "tassel", "1", Ratio("rayon::scope", 0.02)),
+    ("scope with 1 job", "light", "tassel", "1", Ratio("forte", 0.5)),
+    ("10 jobs", "spawn", "tassel", "10", Ratio("rayon::scope", 0.05)),
+    ("100 jobs, name and result", "spawn", "tassel, name and result", "100", Ratio("rayon::scope", 0.8)),
+    ("1000 jobs, name and result", "spawn", "tassel, name and result", "1000", Ratio("rayon::scope", 0.8)),
+    ("10,000 jobs, name and result", "spawn", "tassel, name and result", "10000", Ratio("rayon::scope", 0.8)),
+    ("10,000 jobs, name and result", "spawn", "tassel, name and result", "10000", Median(600e3)),
+    ("100 jobs", "spawn", "tassel", "100", Ratio("rayon::scope", 0.6)),
+    ("1000 jobs", "spawn", "tassel", "1000", Ratio("rayon::scope", 0.6)),
+    ("10,000 jobs", "spawn", "tassel", "10000", Ratio("rayon::scope", 0.6)),
+    ("1,000,000 jobs", "spawn", "tassel", "1000000", Ratio("rayon::scope", 0.3)),
+    ("1 job after 2 ms idle", "start, idle", "tassel", "2 ms", Ratio("tokio spawn_blocking", 0.12)),
+    ("1 job after 20 ms idle", "start, idle", "tassel", "20 ms", Median(12e3)),
+    ("start beside a body, warm", "start, beside a body that computes", "tassel, warm", "1 job", Median(200e3)),
+    ("start beside a body, warm", "start, beside a body that computes", "tassel, warm", "1 job", OnceInAHundred(1e6)),
+    ("start beside a body, cold", "start, beside a body that computes", "tassel, cold", "1 job", Median(200e3)),
+    ("start beside a body, cold", "start, beside a body that computes", "tassel, cold", "1 job", OnceInAHundred(1e6)),
+    ("200 jobs of 20 us CPU", "computing", "tassel", "200 x 20 us", Ratio("rayon::in_place_scope", 1.05)),
+    ("2 jobs of 20 us CPU", "computing", "tassel", "2 x 20 us", Ratio("serial", 1.0)),
+    ("1000 asleep, cold", "asleep, cold", "tassel", "1000", Ratio("std", 1.05)),
+    ("1000 asleep, warm", "asleep, warm", "tassel", "1000", Ratio("tokio spawn_blocking", 0.95)),
+    ("1000 asleep, warm", "asleep, warm", "tassel", "1000", Ratio("std", 0.5)),
+    ("10,000 asleep, cold", "asleep, cold", "tassel", "10000", Ratio("tokio spawn_blocking", 0.75)),
+    ("10,000 asleep, warm", "asleep, warm", "tassel", "10000", Ratio("tokio spawn_blocking", 0.7)),
+    ("memory of a sleeper", "memory of a sleeper", "tassel", "10000", Median(10.0 * 1024.0)),
+    ("memory of a sleeper", "memory of a sleeper", "tassel", "10000", Ratio("std", 1.05)),
+    ("cancel of 10, to all joined", "cancel, to all joined", "tassel", "10", Ratio("std Condvar", 0.4)),
+    ("cancel of 1000, to all joined", "cancel, to all joined", "tassel", "1000", Ratio("std Condvar", 0.85)),
+    ("cancel of 10,000, to all joined", "cancel, to all joined", "tassel", "10000", Ratio("std Condvar", 0.75)),
+    ("cancel of 10, the call", "cancel, the call", "tassel", "10", Median(50e3)),
+    ("cancel of 1000, the call", "cancel, the call", "tassel", "1000", Median(50e3)),
+    ("cancel of 10,000, the call", "cancel, the call", "tassel", "10000", Median(50e3)),
+    ("cancel of 10,000 tokens, the call", "cancel, tokens", "tassel", "10000", Median(150e3)),
+    ("cancel of 100,000 tokens, the call", "cancel, tokens", "tassel", "100000", Median(1500e3)),
+    ("1000 x `token.is_cancelled`", "looks", "token.is_cancelled", "in a scope", Ratio("acquire load", 1.3)),
+    ("the same, 64 scopes deep", "looks", "token.is_cancelled", "64 scopes deep", Ratio("acquire load", 1.3)),
+    ("the same, with a deadline", "looks", "token.is_cancelled", "with a deadline", Ratio("acquire load", 1.3)),
+    ("1000 x `checkpoint`", "looks", "checkpoint", "in a scope", Ratio("acquire load", 2.5)),
+    ("the same, 64 scopes deep", "looks", "checkpoint", "64 scopes deep", Ratio("acquire load", 2.5)),
+    ("the same, with a deadline", "looks", "checkpoint", "with a deadline", Ratio("acquire load", 2.5)),
+    ("1000 x `token.is_cancelled`", "tokens, looks", "tassel", "1", Ratio("tokio-util", 0.25)),
+    ("the same, 64 tokens deep", "tokens, looks", "tassel", "64", Ratio("tokio-util", 0.25)),
+    ("1000 x `checkpoint`", "tokens, looks", "tassel checkpoint", "1", Ratio("tokio-util", 0.4)),
+    ("the same, 64 tokens deep", "tokens, looks", "tassel checkpoint", "64", Ratio("tokio-util", 0.4)),
+    ("a scope at each of 10,945 forks", "fork, scope", "tassel", "20", Ratio("rayon", 2.0)),
+    ("a join at each of 10,945 forks", "fork, join", "tassel", "20", Ratio("rayon", 2.0)),
+    ("64 jobs at a std barrier", "barrier", "tassel", "64 jobs", Ratio("std", 1.1)),
+    ("the same beside six threads", "barrier", "tassel", "64 jobs beside six", Ratio("std", 1.1)),
+    ("64 jobs of 5 ms CPU", "computing", "tassel", "64 x 5 ms", Ratio("rayon::scope", 1.03)),
+    ("the same beside six threads", "computing", "tassel", "64 x 5 ms beside six", Ratio("rayon::scope", 1.03)),
+    ("threads of 64 jobs of 5 ms CPU", "threads at most", "tassel", "64 x 5 ms", Median(6.0)),
+    ("the same beside six threads", "threads at most", "tassel", "64 x 5 ms beside six", Median(6.0)),
+    ("threads of 64 jobs of 2 s CPU", "threads at most", "tassel", "64 x 2 s", Median(8.0)),
+    ("a fan-out of 10,000 beside async", "fan-out", "tassel", "10000", Ratio("tokio spawn_blocking", 1.0)),
+    ("a pipeline of 10,000 numbers", "pipeline", "tassel", "10000", Ratio("crossbeam", 1.0)),
+];
+
+/// Groups that stand in a table of their own, each program beside all others.
+const AGAINST_ASYNC: [&str; 6] = ["fan-out", "failure", "timeout", "pipeline", "requests", "memory of a sleeper"];
+
+/// Columns of half a plot: a factor of ten.
+const PLOT_HALF: f64 = 20.0;
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let criterion = target.join("criterion");
+    let results = Results::read(&criterion)?;
+    ensure!(!results.0.is_empty(), "{} holds no results: run `{COMMAND}` first", criterion.display());
+    let text = format!("{}\n{}\n{}\n{}", machine(), table(&results)?, plot(&results)?, against_async(&results)?);
+    match env::args_os().nth(1) {
+        Some(chapter) => put(Path::new(&chapter), &text),
+        None => Ok(io::stdout().write_all(text.as_bytes())?),
+    }
+}
+
+/// Puts the text into a chapter, in the place of what stood there before.
+fn put(chapter: &Path, text: &str) -> Result<()> {
+    let old = fs::read_to_string(chapter).with_context(|| format!("reading {}", chapter.display()))?;
+    let (head, rest) = old.split_once(BEGIN).with_context(|| format!("no line `{}`", BEGIN.trim()))?;
+    let (_, tail) = rest.split_once(END).with_context(|| format!("no line `{END}`"))?;
+    fs::write(chapter, format!("{head}{BEGIN}{text}{END}{tail}"))?;
+    Ok(())
+}
+
+/// What a program took in its rounds, sorted.
+struct Figures {
+    rounds: Vec<f64>,
+    testing: bool,
+}
+
+impl Figures {
+    fn median(&self) -> f64 {
+        let middle = self.rounds.len() / 2;
+        if self.rounds.len() % 2 == 1 {
+            self.rounds[middle]
+        } else {
+            f64::midpoint(self.rounds[middle - 1], self.rounds[middle])
+        }
+    }
+
+    /// What only one round in a hundred exceeds.
+    fn once_in_a_hundred(&self) -> f64 {
+        self.rounds[self.rounds.len() * 99 / 100]
+    }
+
+    fn best(&self) -> f64 {
+        self.rounds[0]
+    }
+
+    fn worst(&self) -> f64 {
+        self.rounds[self.rounds.len() - 1]
+    }
+
+    fn mark(&self) -> &'static str {
+        if self.testing { "\\*" } else { "" }
+    }
+}
+
+/// By group, program and parameter.
+struct Results(BTreeMap<[String; 3], Figures>);
+
+impl Results {
+    /// Reads what stands at the end of each path `…/new/benchmark.json`.
+    fn read(criterion: &Path) -> Result<Self> {
+        let mut results = BTreeMap::new();
+        let mut folders = vec![criterion.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                folders.extend(entry.file_type()?.is_dir().then(|| entry.path()));
+            }
+            if folder.ends_with("new") && folder.join("benchmark.json").exists() {
+                let id = json(&folder.join("benchmark.json"))?;
+                let name = |key: &str| id[key].as_str().unwrap_or_default().to_owned();
+                let key = ["group_id", "function_id", "value_str"].map(name);
+                results.insert(key, Figures { rounds: rounds(&json(&folder.join("sample.json"))?), testing: false });
+            }
+        }
+        let testing: Vec<_> = results.keys().filter(|key| key[0].ends_with(" (testing)")).cloned().collect();
+        for key in testing {
+            let figures = results.remove(&key).context("a key that was just there")?;
+            let [group, program, parameter] = key;
+            let group = group.trim_end_matches(" (testing)").to_owned();
+            results.entry([group, program, parameter]).or_insert(Figures { testing: true, ..figures });
+        }
+        Ok(Results(results))
+    }
+
+    fn get(&self, group: &str, program: &str, parameter: &str) -> Option<&Figures> {
+        self.0.get(&[group, program, parameter].map(str::to_owned))
+    }
+}
+
+fn json(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
+}
+
+fn rounds(sample: &Value) -> Vec<f64> {
+    let numbers = |key: &str| sample[key].as_array().into_iter().flatten().filter_map(Value::as_f64);
+    let mut rounds: Vec<_> =
+        numbers("times").zip(numbers("iters")).map(|(time, iterations)| time / iterations).collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds
+}
+
+/// Where and of what the figures are, as far as the system says.
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cpu = model.map_or("an unknown CPU", |(_, name)| name);
+    let cores = thread::available_parallelism().map_or_else(|_| "?".to_owned(), |cores| cores.to_string());
+    let (rustc, commit) = (said("rustc", &["--version"]), said("git", &["rev-parse", "--short", "HEAD"]));
+    let dirty = if said("git", &["status", "--porcelain"]).is_empty() { "" } else { " with changes" };
+    format!("{cpu}, {cores} cores; {rustc}; commit {commit}{dirty}; `{COMMAND}`\n")
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// What a row comes to: how many times its goal, and the words for it.
+struct Outcome {
+    of_goal: f64,
+    columns: [String; 5],
+}
+
+fn outcome(results: &Results, row: &Row) -> Option<Outcome> {
+    let (_, group, program, parameter, goal) = row;
+    let ours = results.get(group, program, parameter)?;
+    let show = |value| amount(group, value);
+    let range = |figures: &Figures| format!("{} – {}", show(figures.best()), show(figures.worst()));
+    let (value, of_goal, rival, ratio, asked, ranges) = match goal {
+        Ratio(name, at_most) => {
+            let rival = results.get(group, name, parameter)?;
+            let ratio = ours.median() / rival.median();
+            let told = format!("{} ({name}){}", show(rival.median()), rival.mark());
+            let ranges = format!("{}; {}", range(ours), range(rival));
+            (ours.median(), ratio / at_most, told, short(ratio), format!("{at_most} x"), ranges)
+        }
+        Median(at_most) => {
+            let of_goal = ours.median() / at_most;
+            (ours.median(), of_goal, "–".to_owned(), "–".to_owned(), show(*at_most), range(ours))
+        }
+        OnceInAHundred(at_most) => {
+            let value = ours.once_in_a_hundred();
+            (value, value / at_most, "–".to_owned(), "–".to_owned(), format!("{} in 99 %", show(*at_most)), range(ours))
+        }
+    };
+    let held = if of_goal <= 1.0 { "held" } else { "missed" };
+    let columns = [format!("{}{}", show(value), ours.mark()), rival, ratio, format!("{asked}: {held}"), ranges];
+    Some(Outcome { of_goal, columns })
+}
+
+fn table(results: &Results) -> Result<String> {
+    let mut text = "| workload | ours | rival | ratio | goal | best – worst |\n|---|---|---|---|---|---|\n".to_owned();
+    for row in &ROWS {
+        match outcome(results, row) {
+            Some(outcome) => writeln!(text, "| {} | {} |", row.0, outcome.columns.join(" | "))?,
+            None => writeln!(text, "| {} | not measured | | | | |", row.0)?,
+        }
+    }
+    Ok(text)
+}
+
+/// Each workload by how many times its goal it took: left of the line is better.
+fn plot(results: &Results) -> Result<String> {
+    let mut text = format!("```text\n{:<36} 0.1{:>17}goal{:>18}10\n", "", "", "");
+    for row in &ROWS {
+        let Some(outcome) = outcome(results, row) else { continue };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and two halves")]
+        let at = (PLOT_HALF + (outcome.of_goal.log10() * PLOT_HALF).clamp(-PLOT_HALF, PLOT_HALF)) as usize;
+        let line = (0..=40).map(|column| match column {
+            _ if column == at => '●',
+            20 => '|',
+            _ => '·',
+        });
+        writeln!(text, "{:<36} {}", row.0, line.collect::<String>())?;
+    }
+    text.push_str("```\n");
+    Ok(text)
+}
+
+fn against_async(results: &Results) -> Result<String> {
+    let mut text = String::new();
+    for group in AGAINST_ASYNC {
+        let mut rows: BTreeMap<&str, Vec<(f64, &str, &Figures)>> = BTreeMap::new();
+        for ([_, program, parameter], figures) in results.0.iter().filter(|(key, _)| key[0] == group) {
+            rows.entry(parameter).or_default().push((figures.median(), program, figures));
+        }
+        for (parameter, mut programs) in rows {
+            programs.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let told = programs.iter().map(|(median, program, figures)| {
+                let program = if *program == "tassel" { "**tassel**" } else { program };
+                format!("{program} {}{}", amount(group, *median), figures.mark())
+            });
+            writeln!(text, "* {group}, {parameter}: {}", told.collect::<Vec<_>>().join(", "))?;
+        }
+    }
+    Ok(text)
+}
+
+/// A figure of a group, with its unit.
+fn amount(group: &str, value: f64) -> String {
+    match group {
+        "threads at most" => format!("{value:.0}"),
+        "memory of a sleeper" => format!("{value:.0} B"),
+        _ if value < 1e3 => format!("{} ns", short(value)),
+        _ if value < 1e6 => format!("{} us", short(value / 1e3)),
+        _ if value < 1e9 => format!("{} ms", short(value / 1e6)),
+        _ => format!("{} s", short(value / 1e9)),
+    }
+}
+
+/// Three digits that matter.
+fn short(value: f64) -> String {
+    match value {
+        _ if value < 0.1 => format!("{value:.3}"),
+        _ if value < 10.0 => format!("{value:.2}"),
+        _ if value < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
