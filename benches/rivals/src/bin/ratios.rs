@@ -38,7 +38,7 @@ use Goal::{Median, OnceInAHundred, Ratio};
 /// Workload, criterion's group, program and parameter, and the goal. Times are nanoseconds.
 type Row = (&'static str, &'static str, &'static str, &'static str, Goal);
 
-const ROWS: [Row; 55] = [
+const ROWS: [Row; 53] = [
     ("scope with 1 job", "spawn", "tassel", "1", Ratio("rayon::scope", 0.02)),
     ("scope with 1 job", "light", "tassel", "1", Ratio("forte", 0.5)),
     ("10 jobs", "spawn", "tassel", "10", Ratio("rayon::scope", 0.05)),
@@ -92,8 +92,6 @@ const ROWS: [Row; 55] = [
     ("threads of 64 jobs of 5 ms CPU", "threads at most", "tassel", "64 x 5 ms", Median(6.0)),
     ("the same beside six threads", "threads at most", "tassel", "64 x 5 ms beside six", Median(6.0)),
     ("threads of 64 jobs of 2 s CPU", "threads at most", "tassel", "64 x 2 s", Median(8.0)),
-    ("a fan-out of 10,000 beside async", "fan-out", "tassel", "10000", Ratio("tokio spawn_blocking", 1.0)),
-    ("a pipeline of 10,000 numbers", "pipeline", "tassel", "10000", Ratio("crossbeam", 1.0)),
 ];
 
 /// Groups that stand in a table of their own, each program beside all others.
