@@ -177,11 +177,13 @@ impl Strand {
     }
 
     /// Returns the nearest node that exists.
+    #[inline]
     pub(crate) fn nearest(&self) -> &Arc<Node> {
         self.own.get().unwrap_or(&self.ground.node)
     }
 
     /// Returns a job's own node, if anybody has needed one.
+    #[inline]
     pub(crate) fn own(&self) -> Option<&Arc<Node>> {
         self.own.get()
     }
@@ -248,11 +250,13 @@ impl Seed {
     }
 
     /// Returns its strand, if anybody has needed it.
+    #[inline]
     pub(crate) fn made(&self) -> Option<&Arc<Strand>> {
         self.strand.get()
     }
 
     /// Returns its own node, if anybody has needed one.
+    #[inline]
     pub(crate) fn own(&self) -> Option<&Arc<Node>> {
         self.made().and_then(|strand| strand.own())
     }
@@ -298,6 +302,7 @@ impl<'a> Line<'a> {
     }
 
     /// Returns the nearest node that exists.
+    #[inline]
     pub(crate) fn nearest(self) -> &'a Arc<Node> {
         match self {
             Line::Made(strand) => strand.nearest(),
@@ -312,6 +317,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) line: Line<'a>,
     /// A region's node; else the line's counts.
     pub(crate) region: Option<&'a Arc<Node>>,
+    /// That, or what the line stands at while it has no node of its own: so that a look has a short way.
+    pub(crate) base: &'a Node,
     /// The scope whose body or job this is; 0 in a region or in bound code.
     pub(crate) scope: u64,
     /// How many jobs run inline below this frame.
@@ -323,11 +330,22 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Code that is of no scope.
     pub(crate) fn of(strand: &'a Arc<Strand>) -> Self {
-        Frame { line: Line::Made(strand), region: None, scope: 0, inlined: 0, uses: None }
+        Frame { line: Line::Made(strand), region: None, base: strand.nearest(), scope: 0, inlined: 0, uses: None }
     }
 
+    #[inline]
     pub(crate) fn nearest(&self) -> &'a Arc<Node> {
         self.region.unwrap_or_else(|| self.line.nearest())
+    }
+
+    /// The look at the nearest node, without the clock.
+    #[inline]
+    fn seen(&self) -> Option<bool> {
+        match self.line {
+            Line::Seed(seed, _) if self.region.is_none() => seed.own().map_or(self.base, |own| own),
+            _ => self.base,
+        }
+        .seen()
     }
 
     pub(crate) fn clock(&self) -> Clock {
@@ -357,6 +375,7 @@ loom::thread_local! {
 }
 
 /// Looks at the innermost frame.
+#[inline]
 pub(crate) fn with<R>(look: impl FnOnce(Option<&Frame<'_>>) -> R) -> R {
     FRAMES.with(|frames| frames.top(|frame| look(frame.and_then(Option::as_ref))))
 }
@@ -427,17 +446,28 @@ pub(crate) fn clock() -> Clock {
     with(|frame| frame.map_or(Clock::Real, |frame| frame.nearest().clock().clone()))
 }
 
+/// Whether a look at the innermost node is enough to go on.
+#[inline]
+fn goes_on() -> bool {
+    with(|frame| frame.is_none_or(|frame| frame.seen() == Some(false)))
+}
+
 /// Returns why the code here is to stop, if it is.
+#[inline]
 pub(crate) fn stop() -> Option<Reason> {
-    // Where the clock must be asked, the stack is let go first: callbacks may run, and they stand outside of it.
-    let node = with(|frame| {
-        let node = frame?.nearest();
-        if node.seen() == Some(false) { None } else { Some(Arc::clone(node)) }
-    })?;
+    if goes_on() { None } else { look() }
+}
+
+/// As [`stop`], with the clock.
+#[cold]
+fn look() -> Option<Reason> {
+    // The stack is let go first: callbacks may run, and they stand outside of it.
+    let node = with(|frame| Some(Arc::clone(frame?.nearest())))?;
     if node.is_cancelled() { node.reason() } else { None }
 }
 
 /// The check of every checkpoint.
+#[inline]
 pub(crate) fn check() -> Result<(), Cancelled> {
     match stop() {
         None => Ok(()),

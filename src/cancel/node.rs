@@ -310,6 +310,7 @@ impl Node {
     }
 
     /// The look without the clock: `None` if the clock must be asked.
+    #[inline]
     pub(crate) fn seen(&self) -> Option<bool> {
         // Pairs with the release in `refresh`.
         let state = self.state.load(Ordering::Acquire);
@@ -323,6 +324,7 @@ impl Node {
     /// The look of code that does not wait: marked, or past its deadline.
     ///
     /// The first look below a deadline has the deadline watched; after that it is one load.
+    #[inline]
     pub(crate) fn is_cancelled(self: &Arc<Self>) -> bool {
         if let Some(seen) = self.seen() {
             return seen;

@@ -178,6 +178,7 @@ impl CancelToken {
     ///
     /// One atomic load, also below a deadline (after the first look). Never blocks.
     #[must_use]
+    #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.node.is_cancelled()
     }

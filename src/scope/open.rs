@@ -276,7 +276,14 @@ impl Open {
         let core = &self.core;
         let _left = Left(core);
         let line = Line::Made(&core.body);
-        let frame = Frame { line, region: None, scope: core.id, inlined: core.inlined, uses: Some(&core.pool) };
+        let frame = Frame {
+            line,
+            region: None,
+            base: &core.node,
+            scope: core.id,
+            inlined: core.inlined,
+            uses: Some(&core.pool),
+        };
         let ended = current::enter(frame, || {
             raw::tether::<ScopeFace, _, _>(
                 core,

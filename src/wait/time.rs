@@ -161,6 +161,7 @@ pub fn yield_now() -> Result<(), Cancelled> {
 /// assert_eq!(sum(&[1, 2])?, 3);
 /// # Ok::<(), tassel::Cancelled>(())
 /// ```
+#[inline]
 pub fn checkpoint() -> Result<(), Cancelled> {
     current::check()
 }
@@ -176,6 +177,7 @@ pub fn checkpoint() -> Result<(), Cancelled> {
 /// assert!(!tassel::is_cancelled());
 /// ```
 #[must_use]
+#[inline]
 pub fn is_cancelled() -> bool {
     current::stop().is_some()
 }
