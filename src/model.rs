@@ -1058,6 +1058,8 @@ fn a_source_that_is_listed_late_is_let_go() {
         jobs.wait(&chair, 1);
         pool.core().leave_scope(&*jobs);
         canceller.join().unwrap();
+        // The alarm's.
+        pool.core().look(Instant::now(), |_| None);
         pool.shutdown().unwrap();
         assert!(!jobs.is_listed() && Arc::strong_count(&jobs) == 1);
     });
@@ -1091,8 +1093,9 @@ fn work_left_by_a_refused_thread_is_done() {
         let chair = Chair::new();
         let jobs = Jobs::new(&chair, Blocks::Announced);
         jobs.add(&pool);
-        // Asks for a thread while the worker blocks; by the time that it is refused, the worker may be idle.
+        // Calls for a thread while the worker blocks; by the time that it is refused, the worker may be idle.
         jobs.add(&pool);
+        pool.core().call();
         jobs.wait(&chair, 2);
         pool.shutdown().unwrap();
     });

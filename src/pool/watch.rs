@@ -1,16 +1,17 @@
 //! What the pool does while anything is listed: it looks, again and again, and calls workers for what has waited.
 //!
-//! A *look* is made by the alarm. It comes soon after something was listed; while there is nothing to do the looks come
-//! less and less often, and a few milliseconds after the last scope was listed, or the last queue was emptied, they end.
-//! So scopes that follow each other closely find the watch armed, and cause no system call.
+//! A *look* is made by the alarm. It comes soon after something was listed; while jobs are queued and there is nothing to do
+//! for them, the looks come less and less often. When nothing is listed any more they go on for a few milliseconds, so
+//! scopes that follow each other closely find the watch armed, and cause no system call; and where these do their jobs
+//! themselves, look after look, they become a little rarer. Then they end.
 //!
 //! | at a look | then |
 //! |---|---|
 //! | a job has stood in a queue since the last look, and there is a place | a worker is called |
 //! | it has, and there is no place | the kernel is asked which workers sleep |
 //! | one sleeps at two looks running | it is blocked, *unseen*: its place is given to another, until it is seen awake |
-//! | all who could go on are blocked, again | more are called at a time: 1, 2, 4 .. 32 |
-//! | no job has finished for long | a place more, whoever computes; the next time, twice as long (*slow look*) |
+//! | workers are found blocked, look after look | more are called at a time: 1, 2, 4 .. 32 |
+//! | no job has finished for long | a place more, whoever computes; the next time, three times as long (*slow look*) |
 //!
 //! A worker that computes keeps its place, so a flood of jobs that compute does not grow the pool. That it got no CPU
 //! time says nothing: on a machine that others use, whoever wants to run often gets none.
@@ -50,22 +51,31 @@ use std::{
 };
 
 /// How soon a look follows on something that was listed, or done. A timer comes about 65 us late.
-const SHORT: Duration = Duration::from_micros(60);
+const SHORT: Duration = Duration::from_micros(50);
 
-/// How soon it follows on a look that found a new job in a queue: is it still there?
-const CONFIRM: Duration = Duration::from_micros(20);
+/// How soon it follows on a look that found a new job in a queue, or workers asleep: are they still?
+const CONFIRM: Duration = Duration::from_micros(5);
+
+/// How soon looks follow each other while scopes are listed one after the other, and each look finds their queues empty.
+const STEADY: Duration = Duration::from_micros(250);
+
+/// After so many such looks. A look takes some 10 us of CPU, most of it the kernel's.
+const STEADY_AFTER: u32 = 32;
 
 /// How seldom looks come, at most, while anything is listed.
 const LONG: Duration = Duration::from_millis(5);
 
-/// With looks as seldom as this, and nothing listed, they end: 4 ms after the last one that found anything.
+/// How long after anything was listed the looks end.
 const LINGER: Duration = Duration::from_millis(3);
 
 /// How soon the first slow look comes: for starvation, and for refused starts.
 const FIRST_SLOW: Duration = Duration::from_millis(5);
 
-/// Without a finished job for this long, workers are added regardless. Doubles each time it happens.
+/// Without a finished job for this long, workers are added regardless. Each time it happens, twice as long or more.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// For so many looks after a worker was found blocked, others are expected to block.
+const STILL_BLOCKING: u32 = 32;
 
 /// How many workers are called at one look, at most.
 const MOST: usize = 32;
@@ -73,15 +83,22 @@ const MOST: usize = 32;
 /// How many sources, and how many workers, are looked at, at most: the others' turn comes at the next looks.
 const AT_ONCE: usize = 64;
 
+/// How many of the workers known as blocked are looked at with them. A look at a worker takes 10 us.
+const BLOCKED_AT_ONCE: usize = 8;
+
 /// What the watch knows from look to look.
 pub(super) struct Sight {
     interval: Duration,
+    /// How many looks running have found nothing queued.
+    empty: u32,
+    /// When anything was seen listed last.
+    listed_at: Option<Instant>,
     /// How many sources had been listed at the last look.
     listings: u64,
     /// How many workers to call next, if those that were called last are blocked.
     step: usize,
-    /// How many looks running have found all who have a place computing.
-    computing: usize,
+    /// How many looks ago a worker was found blocked.
+    since_blocked: u32,
     /// Where in turn the busy are looked at.
     next: usize,
     /// The kernel tells who sleeps.
@@ -98,9 +115,11 @@ impl Default for Sight {
     fn default() -> Self {
         Sight {
             interval: SHORT,
+            empty: 0,
+            listed_at: None,
             listings: 0,
             step: 1,
-            computing: 0,
+            since_blocked: STILL_BLOCKING,
             next: 0,
             kernel_tells: false,
             slow_at: None,
@@ -157,19 +176,21 @@ impl State {
         queues
     }
 
-    /// Whom the kernel is to be asked about.
+    /// Whom the kernel is to be asked about: those that may be blocked, and a few of those that are, in turn.
     fn subjects(&mut self) -> Subjects {
         let from = self.sight.next % self.busy.len().max(1);
-        let in_turn = self.busy[from..].iter().chain(&self.busy[..from]).take(AT_ONCE);
-        let subjects: Vec<_> = in_turn.map(|post| (Arc::clone(post), post.stint.load(Ordering::Relaxed))).collect();
-        // Who is called is busy last.
-        self.sight.next = from + subjects.len();
-        subjects
+        self.sight.next = from + AT_ONCE;
+        let in_turn = || self.busy[from..].iter().chain(&self.busy[..from]);
+        let blocked = |post: &&Arc<Post>| post.unseen.load(Ordering::Relaxed);
+        let open = in_turn().filter(|post| !blocked(post)).take(AT_ONCE);
+        let subjects = open.chain(in_turn().filter(blocked).take(BLOCKED_AT_ONCE));
+        subjects.map(|post| (Arc::clone(post), post.stint.load(Ordering::Relaxed))).collect()
     }
 
     /// Notes what the kernel has said.
     fn note(&mut self, subjects: &Subjects, asleep: &[Option<bool>]) -> Seen {
         let mut seen = Seen::default();
+        self.sight.since_blocked = self.sight.since_blocked.saturating_add(1);
         for ((post, stint), asleep) in subjects.iter().zip(asleep) {
             let Some(asleep) = *asleep else { continue };
             self.sight.kernel_tells = true;
@@ -183,34 +204,32 @@ impl State {
                 seen.dozing = true;
             } else if !post.unseen.swap(true, Ordering::Relaxed) {
                 self.unseen += 1;
+                self.sight.since_blocked = 0;
             }
         }
         seen
     }
 
-    /// Calls workers for jobs that have waited: as many as there are places; and more at a time, the more often those that
-    /// were called were blocked in turn.
-    fn grow(&mut self, config: &Config, seen: &Seen) -> Vec<Then> {
+    /// Calls workers for jobs that have waited: as many as there are places; and where workers are found blocked, look after
+    /// look, more at a time, before those that were called are seen blocked in turn: on a busy machine it may take them long
+    /// to get there. But never more than are blocked may be awake beyond the places that the pool has.
+    fn grow(&mut self, config: &Config) -> Vec<Then> {
         let (own, moving) = (self.own_places(config), self.active - self.unseen);
-        if moving < own {
-            let free = own - moving;
-            let all_blocked = self.unseen > 0 && !seen.awake;
-            let step = if all_blocked { free.max(self.sight.step) } else { free };
-            self.ahead = step - free;
-            self.sight.computing = 0;
-            let todo = self.find_workers(config, step);
-            if all_blocked && !todo.is_empty() {
-                self.sight.step = (self.sight.step * 2).min(MOST);
-            }
-            return todo;
+        let mut most = own.saturating_sub(moving);
+        if self.sight.since_blocked < STILL_BLOCKING {
+            most = most.max(self.sight.step.min((own + self.unseen).saturating_sub(moving)));
+        } else {
+            (self.sight.step, self.ahead) = (1, 0);
         }
-        if !seen.dozing && self.coming == 0 {
-            self.sight.computing += 1;
-            if self.sight.computing > 1 {
-                (self.sight.step, self.ahead) = (1, 0);
-            }
+        if most == 0 {
+            return Vec::new();
         }
-        Vec::new()
+        self.ahead = (moving + most).saturating_sub(own);
+        let todo = self.find_workers(config, most);
+        if self.unseen > 0 && !todo.is_empty() {
+            self.sight.step = (most * 2).min(MOST);
+        }
+        todo
     }
 
     fn find_workers(&mut self, config: &Config, most: usize) -> Vec<Then> {
@@ -270,10 +289,11 @@ impl State {
         if quiet < sight.patience {
             return 0;
         }
-        // One at a time of those that are known to compute.
-        let add = if sight.kernel_tells { 1 } else { sight.add };
+        // Where the kernel tells, those that sleep have been replaced: these compute, and only a job that spins until another
+        // has run needs this. Elsewhere they may sleep as well.
+        let (add, factor) = if sight.kernel_tells { (1, 3) } else { (sight.add, 2) };
         sight.add = sight.add.saturating_mul(2);
-        sight.patience = sight.patience.saturating_mul(2);
+        sight.patience = sight.patience.saturating_mul(factor);
         sight.quiet_since = Some(now);
         self.extra = self.extra.saturating_add(add);
         add
@@ -315,7 +335,7 @@ impl PoolCore {
 
     /// Something was listed last, because the job of that number was queued: sees to it that a look comes soon.
     pub(super) fn expect(self: &Arc<Self>, state: &mut State, number: u64) {
-        if state.watch.is_some() && state.sight.interval <= 2 * SHORT {
+        if state.watch.is_some() && state.sight.interval <= STEADY {
             return;
         }
         state.sight.interval = SHORT;
@@ -363,7 +383,7 @@ impl PoolCore {
         let slow = state.is_slow(now);
         let mut todo = Vec::new();
         if queues.old && (slow || state.refusal.is_none()) {
-            todo = state.grow(&self.config, &seen);
+            todo = state.grow(&self.config);
         }
         let (mut add, mut turns) = (0, Vec::new());
         if slow {
@@ -381,8 +401,26 @@ impl PoolCore {
                 todo.push(Then { none: true, ..Then::default() });
             }
         }
-        let soon = listed || seen.dozing || !todo.is_empty();
-        self.plan_next(&mut state, &queues, soon);
+        if listed || !state.listed.is_empty() {
+            state.sight.listed_at = Some(now);
+        }
+        let over = state.sight.listed_at.is_none_or(|at| now.saturating_duration_since(at) >= LINGER);
+        if over && state.listed.is_empty() {
+            state.end_of_looks();
+        } else {
+            let doubtful = queues.new || (seen.dozing && !seen.awake);
+            // Who was called has yet to come, or others to follow those that were found blocked.
+            let expects = queues.old && (state.coming > 0 || state.sight.since_blocked < STILL_BLOCKING / 2);
+            let soon = doubtful || expects || listed || seen.dozing || !todo.is_empty() || state.listed.is_empty();
+            state.sight.empty = if queues.new || queues.old { 0 } else { state.sight.empty.saturating_add(1) };
+            state.sight.interval = match soon {
+                true if state.sight.empty > STEADY_AFTER => STEADY,
+                true => SHORT,
+                false => (2 * state.sight.interval).min(LONG),
+            };
+            let after = if doubtful { CONFIRM } else { state.sight.interval };
+            self.plan(&mut state, after);
+        }
         drop(state);
         drop(done);
         for then in todo {
@@ -401,16 +439,6 @@ impl PoolCore {
             if let Some(turns) = source.turns() {
                 turns.retry();
             }
-        }
-    }
-
-    fn plan_next(self: &Arc<Self>, state: &mut State, queues: &Queues, soon: bool) {
-        let interval = state.sight.interval;
-        state.sight.interval = if soon || queues.new { SHORT } else { (2 * interval).min(LONG) };
-        if state.listed.is_empty() && interval >= LINGER {
-            state.end_of_looks();
-        } else {
-            self.plan(state, if queues.new { CONFIRM } else { state.sight.interval });
         }
     }
 
@@ -550,58 +578,61 @@ mod tests {
     }
 
     /// A look at which the kernel says so of each; returns how many workers are called.
-    fn look(state: &mut State, asleep: impl Fn(usize) -> bool) -> usize {
+    fn look(state: &mut State, source: &Fake, asleep: impl Fn(usize) -> bool) -> usize {
         let old = state.survey(&mut Vec::new()).old;
         let subjects = state.subjects();
         let said: Vec<_> = (0..subjects.len()).map(|at| Some(asleep(at))).collect();
-        let seen = state.note(&subjects, &said);
-        let called = if old { state.grow(&config(), &seen).len() } else { 0 };
+        state.note(&subjects, &said);
+        let called = if old { state.grow(&config()).len() } else { 0 };
         state.coming = 0;
         begin(state, called);
+        for _ in 0..called {
+            source.run_one();
+        }
         called
     }
 
     #[test]
     fn the_more_workers_are_blocked_in_turn_the_more_are_called() {
-        let (mut state, _source) = full(1000);
-        assert_eq!(look(&mut state, |_| true), 0, "the jobs may be new");
-        let called: Vec<_> = (0..5).map(|_| look(&mut state, |_| true) + look(&mut state, |_| true)).collect();
-        assert_eq!(called, [2, 2, 4, 8, 16]);
+        let (mut state, source) = full(1000);
+        assert_eq!(look(&mut state, &source, |_| true), 0, "the jobs may be new");
+        let called: Vec<_> = (0..9).map(|_| look(&mut state, &source, |_| true)).collect();
+        assert_eq!(called, [2, 2, 4, 4, 8, 8, 16, 16, 32]);
     }
 
     #[test]
     fn who_computes_keeps_its_place() {
-        let (mut state, _source) = full(1000);
-        let called: usize = (0..1000).map(|_| look(&mut state, |_| false)).sum();
+        let (mut state, source) = full(1000);
+        let called: usize = (0..1000).map(|_| look(&mut state, &source, |_| false)).sum();
         assert_eq!(called, 0);
     }
 
     #[test]
     fn who_sleeps_now_and_then_keeps_its_place() {
-        let (mut state, _source) = full(1000);
-        let called: usize = (0..1000).map(|n| look(&mut state, |at| (at + n) % 2 == 0)).sum();
+        let (mut state, source) = full(1000);
+        let called: usize = (0..1000).map(|n| look(&mut state, &source, |at| (at + n) % 2 == 0)).sum();
         assert_eq!(called, 0);
     }
 
     #[test]
     fn a_place_given_for_a_blocked_worker_goes_back_when_it_runs() {
-        let (mut state, _source) = full(1000);
+        let (mut state, source) = full(1000);
         for _ in 0..3 {
-            look(&mut state, |_| true);
+            look(&mut state, &source, |_| true);
         }
-        assert_eq!((state.unseen, state.active), (2, 4));
-        look(&mut state, |_| false);
+        assert_eq!((state.unseen, state.active), (2, 6));
+        look(&mut state, &source, |_| false);
         assert_eq!(state.unseen, 0);
-        assert!(state.active > state.places(&config()), "two are too many: they lie down after their jobs");
-        let called: usize = (0..10).map(|_| look(&mut state, |_| false)).sum();
+        assert!(state.active > state.places(&config()), "some are too many: they lie down after their jobs");
+        let called: usize = (0..40).map(|_| look(&mut state, &source, |_| false)).sum();
         assert_eq!((called, state.ahead, state.sight.step), (0, 0, 1));
     }
 
     #[test]
     fn no_more_are_called_than_jobs_are_queued() {
-        let (mut state, _source) = full(3);
+        let (mut state, source) = full(3);
         state.sight.step = MOST;
-        let called: usize = (0..3).map(|_| look(&mut state, |_| true)).sum();
+        let called: usize = (0..3).map(|_| look(&mut state, &source, |_| true)).sum();
         assert_eq!(called, 3);
     }
 
@@ -610,7 +641,7 @@ mod tests {
         let (mut state, source) = full(1);
         state.active = 0;
         for _ in 0..10 {
-            assert_eq!(look(&mut state, |_| false), 0);
+            assert_eq!(look(&mut state, &source, |_| false), 0);
             assert!(source.run_one());
             source.push(|| ());
         }

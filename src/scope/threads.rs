@@ -106,9 +106,8 @@ impl Tally<Core> {
                 let entry =
                     if stopping || may_inline { self.claim_next(!stopping, chair.seat(), &mut ended) } else { None };
                 if let Some(entry) = entry {
-                    help.before(self);
+                    help.look(self, entry.since);
                     ended = Some(entry.run(true));
-                    help.after(self);
                     mutant!("park_after_helping" => wait::park(chair, &Wait::Open, self.node.next_due()));
                 } else if let Some((wait, _)) = &registered {
                     let until = if stopping { None } else { self.node.next_due() };
@@ -141,25 +140,16 @@ const WAKE: Duration = Duration::from_micros(5);
 const WORTH: Duration = Duration::from_micros(25);
 
 impl Help {
-    /// The owner has claimed a job.
-    fn before(&mut self, core: &Core) {
-        if self.since.is_none() && core.queued.load(Ordering::Relaxed) > 0 {
-            self.since = Some(core.node.clock().now());
-        }
-    }
-
-    /// The job has ended. It looks at the clock seldom: after one job, 4, 16, ..
-    fn after(&mut self, core: &Core) {
-        self.ran += 1;
-        let queued = core.queued.load(Ordering::Relaxed);
-        let looks = self.ran.is_power_of_two() && self.ran.trailing_zeros() % 2 == 0;
-        if self.called || !looks || queued < 2 || core.node.clock().run().is_some() {
+    /// The owner has claimed a job at that instant, and is about to run it.
+    fn look(&mut self, core: &Core, now: Instant) {
+        let took = now.saturating_duration_since(*self.since.get_or_insert(now));
+        let ran = self.ran;
+        self.ran = ran.saturating_add(1);
+        if self.called || took < WAKE || core.node.clock().run().is_some() {
             return;
         }
-        let Some(since) = self.since else { return };
-        let took = core.node.clock().now().saturating_duration_since(since);
-        let left = took.saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX)) / self.ran;
-        if took >= WAKE && left >= WORTH {
+        let queued = u32::try_from(core.queued.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        if took.saturating_mul(queued) / ran.max(1) >= WORTH {
             self.called = true;
             core.pool.call();
         }
