@@ -10,6 +10,10 @@
 //! | `every_poke_counts_with_two_pokers` | a poke that finds `POKED` publishes its change, too | a poke that returns when it reads `POKED` |
 //! | `a_stale_poke_costs_a_look_and_no_more` | a poke before the change, or a token left over, eats no later poke | a park that forgets a poke that came before it |
 //! | `a_wait_under_a_lock_misses_no_change` | who sees no change under the lock is told of it, also a second waiter | a wait that is listed after it has unlocked |
+//! | `a_crowd_is_woken_by_those_who_are_woken` | who leaves its park takes part in waking the others | a park that forgets its crowd |
+//! | `a_sleeper_whose_time_is_over_counts_only_if_it_helps` | the same where it leaves by itself | a helper that was not parked |
+//! | `a_sleeper_in_two_crowds_is_missed_by_neither` | who helps one crowd is no helper of another | a crowd that takes the place of another |
+//! | `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle` | who makes a job its own node tells the waiter | a node that is made in silence |
 //! | `a_child_linked_during_a_cancel_is_marked` | it is in the list that the walk reads, or copies the flag | a link without the copy |
 //! | `a_grandchild_linked_during_a_cancel_is_marked` | the same one step below the node that is cancelled | a walk that reads the list before it sets the flag |
 //! | `a_child_is_marked_through_its_second_parent` | the same for `Parents::also` | a link that looks at the first parent only |
@@ -53,7 +57,7 @@
 
 use crate::{
     cancel::{
-        current::{Ground, Seed, Strand},
+        current::{self, Activity, Frame, Ground, Seed, Strand},
         deadline::Deadline,
         mark::tree_lock,
         node::{Hook, Node, Parents, Sight, Terms},
@@ -62,7 +66,7 @@ use crate::{
     park::{
         clock::Clock,
         seat::{Chair, Seat},
-        standstill::Party,
+        standstill::{Party, Wait},
     },
     pool::{Pool, Source, while_blocked},
     prim::{AtomicUsize, Condition, Mutex, Ordering},
@@ -73,6 +77,7 @@ use crate::{
         job::{Job, Outcome},
         run,
     },
+    wait::{Call, wait_in},
 };
 use loom::{model::Builder, sync::atomic::AtomicBool, thread};
 use std::{
@@ -208,6 +213,67 @@ fn a_stale_poke_costs_a_look_and_no_more() {
             wait_for(&chair, flag);
         }
         poker.join().unwrap();
+    });
+}
+
+/// Sleeps at these nodes until all of them stop.
+fn sleep_at(nodes: &[Arc<Node>]) {
+    let chair = Chair::new();
+    for node in nodes {
+        let _ = node.add_seat(chair.seat());
+    }
+    while !nodes.iter().all(|node| node.is_stopping()) {
+        chair.park(None);
+    }
+}
+
+#[test]
+fn a_crowd_is_woken_by_those_who_are_woken() {
+    check(|| {
+        let node = node(None, None);
+        let sleepers = [(); 2].map(|()| {
+            let node = Arc::clone(&node);
+            thread::spawn(move || sleep_at(&[node]))
+        });
+        cancel(&node);
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_sleeper_whose_time_is_over_counts_only_if_it_helps() {
+    check(|| {
+        let node = node(None, None);
+        let theirs = Arc::clone(&node);
+        let first = thread::spawn(move || {
+            let chair = Chair::new();
+            let _ = theirs.add_seat(chair.seat());
+            chair.park(Some(Instant::now()));
+        });
+        let theirs = Arc::clone(&node);
+        let second = thread::spawn(move || sleep_at(&[theirs]));
+        cancel(&node);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sleeper_in_two_crowds_is_missed_by_neither() {
+    check(|| {
+        let nodes = [(); 2].map(|()| node(None, None));
+        let theirs = nodes.clone();
+        let sleeper = thread::spawn(move || sleep_at(&theirs));
+        let theirs = nodes.clone();
+        let other = thread::spawn(move || {
+            cancel(&theirs[1]);
+            sleep_at(&theirs);
+        });
+        cancel(&nodes[0]);
+        sleeper.join().unwrap();
+        other.join().unwrap();
     });
 }
 
@@ -869,6 +935,24 @@ fn a_timeout_in_the_queue_is_on_record_when_the_scope_ends() {
 #[test]
 fn a_joiner_is_told_of_the_end() {
     check(|| claim_against(Stop::Not));
+}
+
+#[test]
+fn a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle() {
+    check(|| {
+        let scope = node(None, None);
+        let strand = Strand::on(&Ground::new(Arc::clone(&scope), None), Label { number: 1, ..label("job") }, 1);
+        let theirs = Arc::clone(&strand);
+        let waiter = thread::spawn(move || {
+            let chair = Chair::new();
+            theirs.set_seat(chair.seat());
+            let call = Call::new(Activity::Sleep, Wait::Open);
+            current::enter(Frame::of(&theirs), || wait_in(&chair, &call, None, &mut |_| None::<()>).is_err())
+        });
+        cancel(strand.node());
+        assert!(waiter.join().unwrap());
+        assert!(!scope.is_stopping());
+    });
 }
 
 // Joins.

@@ -92,6 +92,14 @@ mod real {
             self.cell.set(value)
         }
 
+        /// Where two come at once, `init` runs twice: std's would hold up one of them, and with it all of loom's threads.
+        pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+            if self.get().is_none() {
+                let _ = self.set(init());
+            }
+            self.cell.get().unwrap_or_else(|| unreachable!("it was set"))
+        }
+
         pub(crate) fn get(&self) -> Option<&T> {
             if self.is_set.load(Ordering::Acquire) { self.cell.get() } else { None }
         }

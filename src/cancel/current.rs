@@ -22,8 +22,11 @@ use crate::{
         node::{Node, Parents},
         reason::{Cancelled, Label, Reason},
     },
-    park::clock::Clock,
-    prim::Mutex,
+    park::{
+        clock::Clock,
+        seat::{Seat, with_chair},
+    },
+    prim::{Mutex, OnceLock},
     raw::{Layer, Stack},
 };
 use once_cell::race::OnceBox;
@@ -35,7 +38,7 @@ use std::{
     fmt, mem,
     panic::Location,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -113,6 +116,8 @@ pub(crate) struct Strand {
     /// A job's own node, made on first need; other code has none.
     own: OnceLock<Arc<Node>>,
     deadline: Option<Deadline>,
+    /// Of the thread that runs it, if it has ever waited.
+    seat: OnceLock<Arc<Seat>>,
     waits: Mutex<Option<Waiting>>,
 }
 
@@ -146,8 +151,15 @@ impl Strand {
     }
 
     fn new(id: u64, label: Label, order: u64, ground: &Arc<Ground>, deadline: Option<Deadline>) -> Self {
-        let (ground, own) = (Arc::clone(ground), OnceLock::new());
-        Strand { id, label, order, ground, own, deadline, waits: Mutex::default() }
+        let (ground, own, seat) = (Arc::clone(ground), OnceLock::new(), OnceLock::new());
+        Strand { id, label, order, ground, own, deadline, seat, waits: Mutex::default() }
+    }
+
+    /// Its thread is about to wait.
+    pub(crate) fn set_seat(&self, seat: &Arc<Seat>) {
+        if self.seat.get().is_none() {
+            let _ = self.seat.set(Arc::clone(seat));
+        }
     }
 
     fn is_job(&self) -> bool {
@@ -169,11 +181,28 @@ impl Strand {
         if !self.is_job() {
             return &self.ground.node;
         }
-        self.own.get_or_init(|| {
+        let mut is_new = false;
+        let own = self.own.get_or_init(|| {
+            is_new = true;
             let base = &self.ground.node;
             let parents = Parents { parent: Some(base), also: None };
             Node::new(&parents, self.label.clone(), base.clock().clone(), self.deadline)
-        })
+        });
+        if is_new {
+            self.move_to_own();
+        }
+        own
+    }
+
+    /// The code may wait at the node that was the nearest until now: it is to go on at its own.
+    fn move_to_own(&self) {
+        // Who waits registers its seat under this lock, and looks for its nearest node after that. So either its thread, and
+        // its seat, are seen here, or it finds the node.
+        self.ground.node.pass_lock();
+        let Some(seat) = self.seat.get() else { return };
+        if with_chair(|chair| chair.seat().id != seat.id) && !mutant!("waiter_stays_behind") {
+            seat.poke();
+        }
     }
 
     /// Returns the nearest node that exists.
@@ -439,6 +468,15 @@ pub(crate) fn is_in_job_of(node: &Arc<Node>) -> bool {
         strand = here.parent().cloned();
     }
     false
+}
+
+/// Returns the nearest node that exists, unless it is `known`.
+pub(crate) fn nearest_but(known: Option<&Arc<Node>>) -> Option<Arc<Node>> {
+    with(|frame| {
+        let nearest = frame?.nearest();
+        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, nearest));
+        (!is_known).then(|| Arc::clone(nearest))
+    })
 }
 
 /// Returns the clock in force here.

@@ -265,7 +265,7 @@ impl Node {
 
     /// Where the parent is watched for the very instant that it gives to this node, so is the node. See the header.
     fn copy_watch(&self) -> bool {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         let next = self.next.get();
         let own = Tick::at(inner.deadline.map(|deadline| deadline.at));
         let copy = self.sight == Sight::Open
@@ -273,7 +273,7 @@ impl Node {
             && own != next
             && self.ups_in_time().any(|up| up.next.get() == next && up.has(WATCHED));
         if copy {
-            self.set(WATCHED);
+            self.set(&mut inner, WATCHED);
         }
         drop(inner);
         copy
@@ -283,7 +283,7 @@ impl Node {
     pub(super) fn watch_in_tree(self: &Arc<Self>) {
         let next = self.next.get();
         if next == Tick::NEVER {
-            self.set(WATCHED); // for when a walk brings something
+            self.set(&mut self.inner.lock(), WATCHED); // for when a walk brings something
             return;
         }
         let mut way = vec![self];
@@ -308,7 +308,7 @@ impl Node {
             here = up;
         }
         for node in way {
-            node.set(WATCHED);
+            node.set(&mut node.inner.lock(), WATCHED);
         }
     }
 

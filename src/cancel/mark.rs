@@ -37,11 +37,12 @@ use crate::{
         node::{BROKEN, DUE, ENDED, Inner, MARKS, Node, OWN, Own, STOPPING, Sight, WATCHED},
         reason::{Reason, ReasonKind},
     },
-    park::seat::Seat,
+    park::seat::{Crowd, Seat},
     prim::{Mutex, MutexGuard, Ordering},
 };
 use crossbeam::channel::{Receiver, Sender};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use slab::Slab;
+use std::{convert::Infallible, mem, sync::Arc, time::Duration};
 
 /// Takes the one lock of the process that serialises what rewrites subtrees.
 #[cfg(not(tassel_loom))]
@@ -103,7 +104,7 @@ impl Node {
     pub(super) fn above(&self) -> Above {
         let mut above = Above::NOTHING;
         for up in self.ups() {
-            // Pairs with the release in `refresh`: with a mark the cause is there, with `DUE` the instants.
+            // Pairs with the release in `write`: with a mark the cause is there, with `DUE` the instants.
             let state = up.state.load(Ordering::Acquire);
             if self.sees(state) {
                 above.marks |= state & MARKS;
@@ -129,10 +130,10 @@ impl Node {
     /// Brings the node up to date with itself and its parents. The caller holds its lock, as `inner` shows.
     pub(super) fn refresh(self: &Arc<Self>, inner: &mut Inner) -> Change {
         let above = self.above();
-        let before = self.state.load(Ordering::Acquire);
+        let before = self.state.load(Ordering::Relaxed);
         let begins = before & STOPPING == 0 && (inner.flags | above.marks) & STOPPING != 0;
         if begins {
-            mutant!("flag_before_cause" => self.set(STOPPING));
+            mutant!("flag_before_cause" => self.set(inner, STOPPING));
             // The cause goes first, so that the bits never show without one. It may be there: the node's own.
             if let Some(cause) = self.cause_above() {
                 let _ = self.cause.set(cause);
@@ -169,19 +170,15 @@ impl Node {
         self.next.set(next);
         self.end.set(end);
         self.deadline.set(deadline);
-        let gone = if unwatched { WATCHED } else { 0 } | if next == Tick::NEVER { DUE } else { 0 };
-        if before & gone != 0 {
-            self.state.fetch_and(!gone, Ordering::AcqRel);
-        }
-        let new = marks | if next == Tick::NEVER { 0 } else { DUE };
-        if !before & new != 0 {
-            // Pairs with the acquires in `has` and `above`: cause and instants are there.
-            self.state.fetch_or(new, Ordering::AcqRel);
-        }
+        let keep = before & (OWN | if unwatched { 0 } else { WATCHED });
+        let due = if next == Tick::NEVER { 0 } else { DUE };
+        self.write(inner, keep | marks | due);
         change
     }
 
     /// Refreshes this node, which the caller has changed, and all below it. The caller holds the tree lock.
+    ///
+    /// Of a node at which nobody waits and nothing is registered it takes the lock, a reference, and writes the word.
     pub(super) fn spread(self: &Arc<Self>) -> Effects {
         let mut effects = Effects::default();
         let mut todo = vec![Arc::clone(self)];
@@ -191,30 +188,19 @@ impl Node {
             let inner = &mut *guard;
             let watched = node.has(WATCHED);
             let change = node.refresh(inner);
-            let unwatched = watched && !node.has(WATCHED);
-            if change.begins || change.nearer {
-                effects.seats.extend(inner.seats.iter().map(|(_, seat)| Arc::clone(seat)));
-            }
             if change.begins {
-                let call = !node.is_closed();
-                for callback in inner.callbacks.drain() {
-                    callback.take_out();
-                    effects.callbacks.push((callback, call));
-                }
-                effects.senders.extend(inner.channel.take());
+                effects.take(&node, inner);
+            } else if change.nearer {
+                effects.seats.extend(inner.seats.iter().map(|(_, seat)| Arc::clone(seat)));
             }
             if change.shown {
                 todo.extend(inner.children.iter().filter_map(|(_, child)| child.upgrade()));
             }
             drop(guard);
-            if unwatched {
+            if watched && !node.has(WATCHED) {
                 to_watch.push(Arc::clone(&node));
             }
-            if change.begins {
-                effects.nodes.push(node);
-            } else {
-                effects.visited.push(node);
-            }
+            effects.visited.push(node);
         }
         for node in to_watch {
             node.watch_in_tree();
@@ -224,7 +210,7 @@ impl Node {
 
     /// The reason of a parent whose stop is seen here.
     pub(super) fn cause_above(&self) -> Option<Reason> {
-        // Pairs with the release in `refresh`.
+        // Pairs with the release in `write`.
         let up = self.ups().find(|up| self.sees(up.state.load(Ordering::Acquire)))?;
         up.cause.get().cloned()
     }
@@ -269,7 +255,7 @@ impl Node {
         // A wish that comes after another's cancel has stopped nothing.
         inner.own = Some(Own { by_will: own.by_will && is_first, ..own });
         inner.flags |= STOPPING;
-        self.set(OWN);
+        self.set(inner, OWN);
         true
     }
 
@@ -285,9 +271,9 @@ impl Node {
             if inner.own.is_none() {
                 self.mark_own(&mut inner, Own { reason: self.closed_reason(), by_will: true });
             }
-            mutant!("close_after_unlock" => drop(inner); return self.set(STOPPING));
+            mutant!("close_after_unlock" => drop(inner); return self.set(&mut self.inner.lock(), STOPPING));
             // The cause is there.
-            self.set(STOPPING);
+            self.set(&mut inner, STOPPING);
             self.set_watch(&mut inner, None);
             return;
         }
@@ -303,23 +289,50 @@ impl Node {
 /// What a walk has found to do; carried out when no lock is held.
 #[derive(Default)]
 pub(super) struct Effects {
+    /// To be poked here and now: in the order of a virtual run, or to plan anew.
     seats: Vec<Arc<Seat>>,
+    /// Those of nodes that begin to stop, to wake each other.
+    crowds: Vec<Slab<Arc<Seat>>>,
     /// With whether they are called: not those of what was merely left.
     callbacks: Vec<(Callback, bool)>,
     senders: Vec<(Sender<Infallible>, Receiver<Infallible>)>,
-    /// What begins to stop.
-    nodes: Vec<Arc<Node>>,
+    /// Of what begins to stop, those that are to be told.
+    hooked: Vec<Arc<Node>>,
     /// Kept until no lock is held: to drop a node takes the locks of its parents.
     visited: Vec<Arc<Node>>,
 }
 
 impl Effects {
+    /// Takes out who is to be told that a node begins to stop. In the lock in which its flag was set: who comes later finds
+    /// the flag.
+    fn take(&mut self, node: &Arc<Node>, inner: &mut Inner) {
+        if !inner.seats.is_empty() {
+            let seats = mem::take(&mut inner.seats);
+            match node.clock.run() {
+                None => self.crowds.push(seats),
+                Some(_) => self.seats.extend(seats.into_iter().map(|(_, seat)| seat)),
+            }
+        }
+        if !inner.callbacks.is_empty() {
+            let call = !node.is_closed();
+            for callback in inner.callbacks.drain() {
+                callback.take_out();
+                self.callbacks.push((callback, call));
+            }
+        }
+        self.senders.extend(inner.channel.take());
+        if node.has_hook() {
+            self.hooked.push(Arc::clone(node));
+        }
+    }
+
     pub(super) fn carry_out(self) {
         for seat in &self.seats {
             seat.poke();
         }
+        Crowd::wake(self.crowds);
         drop(self.senders);
-        for node in &self.nodes {
+        for node in &self.hooked {
             node.call_hook();
         }
         for (callback, call) in self.callbacks {

@@ -13,7 +13,7 @@
 //!
 //! # Does not know
 //!
-//! Jobs, scopes, pools, errors. It pokes seats, and calls one upward hook per node, outside its locks.
+//! Jobs, scopes, pools, errors. It has seats poked, and calls one upward hook per node, outside its locks.
 
 pub(crate) mod callback;
 pub(crate) mod current;

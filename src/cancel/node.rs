@@ -11,6 +11,9 @@
 //! | `BROKEN` | nothing can go on: seen behind shields, too | once, never cleared |
 //! | `DUE` | some instant matters here (`next`, see `deadline.rs`), so a look asks the clock | by walks |
 //! | `WATCHED` | somebody tells us when it passes, so a look need not ask the clock | see `deadline.rs` |
+//! | `ASK` | due and not watched, so that a look has one question | with the two |
+//!
+//! The word is written under the node's lock alone; a look is one load.
 //!
 //! Each of `BROKEN`, `ENDED` and `STOPPING` comes with the next. What a node sees of those above is its [`Sight`]: a cancel
 //! does not walk behind shields, and only its end reaches `cleanup`.
@@ -18,8 +21,9 @@
 //! # Promises
 //!
 //! 1. *Sticky.* A mark is never taken back. The first cause stays; below, everybody shows the origin's.
-//! 2. *Told.* Every seat registered below a cancel is poked; every callback runs once, outside all locks, on the
-//!    cancelling thread and outside its ambient context; a node that is merely *closed* runs none.
+//! 2. *Told.* Every seat registered below a cancel is poked, by the cancelling thread or by those who were woken before
+//!    ([`Crowd`](crate::park::seat::Crowd)); every callback runs once, outside all locks, on the cancelling thread and outside
+//!    its ambient context; a node that is merely *closed* runs none.
 //! 3. *Iterative.* A chain of 100,000 nodes cancels and drops on a small stack.
 //! 4. *No trace.* A node keeps no room for children that are gone, but for a few and for what lies before those that stay.
 //!
@@ -29,7 +33,7 @@
 //!
 //! # Why no seat is forgotten
 //!
-//! It is inserted, and the flag looked at, in the lock in which a walk sets the flag and reads the seats. Children: see
+//! It is inserted, and the flag looked at, in the lock in which a walk sets the flag and takes the seats. Children: see
 //! `mark.rs`.
 
 use crate::{
@@ -58,6 +62,7 @@ pub(super) const ENDED: u32 = 1 << 2;
 pub(super) const BROKEN: u32 = 1 << 3;
 pub(super) const DUE: u32 = 1 << 4;
 pub(super) const WATCHED: u32 = 1 << 5;
+const ASK: u32 = 1 << 6;
 
 /// What is handed down.
 pub(super) const MARKS: u32 = STOPPING | ENDED | BROKEN;
@@ -263,23 +268,35 @@ impl Node {
         children
     }
 
+    pub(super) fn has_hook(&self) -> bool {
+        self.hook.get().is_some()
+    }
+
     pub(super) fn call_hook(&self) {
         if let Some(hook) = self.hook.get().and_then(Weak::upgrade) {
             hook.stopping();
         }
     }
 
+    #[inline]
     pub(super) fn has(&self, bit: u32) -> bool {
-        // Pairs with the release of whoever set the bit: what goes with it (the cause) is visible.
+        // Pairs with the release in `write`: what goes with the bit (the cause) is visible.
         self.state.load(Ordering::Acquire) & bit != 0
     }
 
-    pub(super) fn set(&self, bit: u32) {
-        // Pairs with the acquire in `has`.
-        self.state.fetch_or(bit, Ordering::AcqRel);
+    pub(super) fn set(&self, inner: &mut Inner, bit: u32) {
+        self.write(inner, self.state.load(Ordering::Relaxed) | bit);
+    }
+
+    /// Changes the word. The caller holds the lock, as `_inner` shows, so nobody else writes.
+    pub(super) fn write(&self, _inner: &mut Inner, state: u32) {
+        let ask = if state & (DUE | WATCHED) == DUE { ASK } else { 0 };
+        // Pairs with the acquires in `has`, `seen` and `above`: with a mark the cause is there, with `DUE` the instants.
+        self.state.store(state & !ASK | ask, Ordering::Release);
     }
 
     /// Tells whether code here is to stop. Does not ask the clock: see [`is_cancelled`](Node::is_cancelled).
+    #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.has(STOPPING)
     }
@@ -312,12 +329,11 @@ impl Node {
     /// The look without the clock: `None` if the clock must be asked.
     #[inline]
     pub(crate) fn seen(&self) -> Option<bool> {
-        // Pairs with the release in `refresh`.
-        let state = self.state.load(Ordering::Acquire);
-        match state {
-            _ if state & STOPPING != 0 => Some(true),
-            _ if state & DUE == 0 || state & WATCHED != 0 => Some(false),
-            _ => None,
+        // Pairs with the release in `write`.
+        match self.state.load(Ordering::Acquire) & (STOPPING | ASK) {
+            0 => Some(false),
+            ASK => None,
+            _ => Some(true),
         }
     }
 
@@ -326,9 +342,11 @@ impl Node {
     /// The first look below a deadline has the deadline watched; after that it is one load.
     #[inline]
     pub(crate) fn is_cancelled(self: &Arc<Self>) -> bool {
-        if let Some(seen) = self.seen() {
-            return seen;
-        }
+        self.seen().unwrap_or_else(|| self.ask_clock())
+    }
+
+    #[cold]
+    fn ask_clock(self: &Arc<Self>) -> bool {
         self.watch();
         self.expire();
         self.is_stopping()
@@ -343,7 +361,15 @@ impl Node {
         Ok(inner.seats.insert(Arc::clone(seat)))
     }
 
+    /// Lets those go first who register a seat now.
+    pub(super) fn pass_lock(&self) {
+        drop(self.inner.lock());
+    }
+
     pub(crate) fn remove_seat(&self, key: usize) {
+        if self.is_stopping() {
+            return; // it goes, or is gone, with the walk that has set the flag
+        }
         let gone = self.inner.lock().seats.try_remove(key);
         drop(gone);
     }

@@ -103,9 +103,9 @@ impl CancelToken {
 
     /// Cancels everything below this token, from any thread, at any time.
     ///
-    /// When it returns, everything below is marked, and every wait of the library below has been told. It runs no
-    /// code of yours but callbacks of [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel
-    /// changes nothing.
+    /// When it returns, everything below is marked, and every wait of the library below comes to its end: where many wait, those who
+    /// wake up first wake the others, so the call does not take longer for them. It runs no code of yours but callbacks of
+    /// [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel changes nothing.
     ///
     /// A job that cancels its own token, in an inner scope or not, stops by the will of its scope: quietly, as if by
     /// [`JobHandle::cancel`](crate::JobHandle::cancel). If anybody else does, and the job stops or never starts because of
@@ -248,8 +248,8 @@ impl CancelToken {
 
     /// Has `callback` called once when this token is cancelled, or now if it is already.
     ///
-    /// It runs on the cancelling thread (for a deadline: on a thread of the library or of a waiter), outside any scope
-    /// and after all waiters have been told; a panic in it is isolated. It must be short. It is not called for a scope
+    /// It runs on the cancelling thread (for a deadline: on a thread of the library or of a waiter), outside any scope,
+    /// and when everything below is marked and all waiters are waking up, whatever it does; a panic in it is isolated. It must be short. It is not called for a scope
     /// or region that is merely left. Dropping the result unregisters the callback; afterwards it is not running,
     /// unless it is dropped inside the callback itself.
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) -> OnCancel {

@@ -15,6 +15,8 @@
 //! 1. A poke after a change makes the owner look again after that change.
 //! 2. A park may end for no reason: the caller always looks again.
 //! 3. `std::thread::park` is not used, so a token that user code is owed is never eaten.
+//! 4. Of a [`Crowd`] everybody is poked; who wakes it pays for one sleeper, and those who have been woken for the rest, before
+//!    they run anybody's code. The n-th sleeper comes after about log n others.
 //!
 //! # Does not know
 //!
@@ -33,6 +35,21 @@
 //! acquires what the poker's released: it sees the change. If it is the poker, it finds `PARKED` and unparks, and
 //! a parker keeps the token until it is used. A token or `POKED` left over from an earlier wait costs one extra look.
 //! Modelled in `model.rs`, `a_poke_is_never_lost`.
+//!
+//! # Why a crowd wakes up
+//!
+//! Whoever has a part in the wake-up takes seats from one list, one at a time, and pokes each, until it has found its share
+//! of *helpers*, or nothing is left. A helper is a thread that was found `PARKED`, and that got the crowd in the lock in which
+//! it was poked. It is about to leave its park, be it by this poke, a token, or because its time is over: it finds
+//! `POKED` there, takes the same lock, and finds the crowd. (If code is to be called on the way, for the alarm, it looks before
+//! that, too.) So each helper takes part in turn. Who is awake, or was poked already, or helps another crowd, is poked, and
+//! counts for nothing.
+//!
+//! Seats are only taken from the list, so the helpers are a finite tree. One that has no helpers below it has left nothing in
+//! the list. Modelled in `model.rs`, `a_crowd_is_woken_by_those_who_are_woken` and the two that follow it.
+//!
+//! Seats that are still in the list look as if they stood still. Until it is empty, and each helper has been there, no thread
+//! outside a virtual run counts as standing. In a virtual run there is no crowd: there, pokes have an order.
 
 use crate::{
     park::{
@@ -41,9 +58,14 @@ use crate::{
     },
     prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
 };
+use slab::Slab;
 #[cfg(not(tassel_loom))]
 use std::cell::Cell;
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Instant,
+};
 
 const RUNNING: u8 = 0;
 const PARKED: u8 = 1;
@@ -69,6 +91,8 @@ pub(crate) struct Seat {
     parks: AtomicU64,
     /// How the wait that it is in, or was in last, can end.
     wait: Mutex<Wait>,
+    /// A crowd that its thread is to help to wake, once it is out of its parker.
+    helps: Mutex<Option<Arc<Crowd>>>,
     unparker: Unparker,
     /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
     run: Mutex<Option<Arc<dyn Baton>>>,
@@ -80,7 +104,28 @@ impl Seat {
         mutant!("poke_after_a_poke" => if self.is_poked() { return });
         mutant!("poke_without_swap" => return self.state.store(POKED, Ordering::Release));
         // Pairs with the swaps in `Chair::park`: what the caller changed is visible to the look that follows.
-        match self.state.swap(POKED, Ordering::AcqRel) {
+        let before = self.state.swap(POKED, Ordering::AcqRel);
+        self.wake_from(before);
+    }
+
+    /// As [`poke`](Seat::poke), for a crowd. `true` if the thread leaves its park now, and helps.
+    fn poke_in(&self, crowd: &Arc<Crowd>) -> bool {
+        let mut helps = self.helps.lock();
+        // As in `poke`. In the lock, so that the thread, who finds `POKED` and then takes the lock, finds the crowd.
+        let before = self.state.swap(POKED, Ordering::AcqRel);
+        let leaves = before == PARKED || mutant!("awake_is_to_help");
+        let will_help = leaves && helps.is_none();
+        if will_help {
+            *helps = Some(Arc::clone(crowd));
+        }
+        drop(helps);
+        self.wake_from(before);
+        will_help
+    }
+
+    /// Wakes the thread out of what it was in when it was poked.
+    fn wake_from(&self, state: u8) {
+        match state {
             PARKED => self.unparker.unpark(),
             PARKED_IN_RUN => {
                 let run = self.run.lock().clone();
@@ -89,6 +134,15 @@ impl Seat {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Helps to wake the crowd that it was woken with, if there is one. Called by its thread alone.
+    fn help(&self) {
+        mutant!("woken_wakes_nobody" => return);
+        let crowd = self.helps.lock().take();
+        if let Some(crowd) = crowd {
+            crowd.go_on(SHARE);
         }
     }
 
@@ -122,6 +176,9 @@ impl Seat {
 impl Party for Seat {
     fn still(&self) -> Option<u64> {
         let parks = self.parked()?;
+        if CROWDS.load(SeqCst) > 0 && self.state.load(Ordering::Acquire) == PARKED {
+            return None; // it may be one of them
+        }
         if matches!(*self.wait.lock(), Wait::Open) { None } else { Some(parks) }
     }
 
@@ -158,6 +215,7 @@ impl Chair {
             state: AtomicU8::new(RUNNING),
             parks: AtomicU64::new(0),
             wait: Mutex::new(Wait::Open),
+            helps: Mutex::new(None),
             unparker: parker.unparker().clone(),
             run: Mutex::new(None),
         });
@@ -184,11 +242,16 @@ impl Chair {
             }
         }
         if unserved.is_some() {
+            if seat.is_poked() {
+                seat.help(); // before code of the user's may run
+            }
             // Before the swap: to those who look for a standstill, this thread still stands in its wait.
             alarm::serve_due();
         }
         // Pairs with the swap in `poke`: a poke that it takes away is one whose change the caller's look sees.
-        seat.state.swap(RUNNING, Ordering::AcqRel);
+        if seat.state.swap(RUNNING, Ordering::AcqRel) == POKED {
+            seat.help();
+        }
     }
 
     /// As [`park`](Chair::park), by the clock of a run. `order` is the spawn order of the code that waits.
@@ -215,6 +278,55 @@ impl Chair {
                 alarm::serve_due();
             }
         }
+    }
+}
+
+/// How many helpers each helper finds. More are faster at first, but who is woken is kept from its own work for longer.
+const SHARE: usize = if cfg!(tassel_loom) { 1 } else { 4 };
+
+/// Crowds that are being woken. A std atomic: it only keeps those who look for a standstill from finding one.
+static CROWDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Threads that are woken together: those who are woken wake the others.
+pub(crate) struct Crowd {
+    rest: Mutex<Vec<slab::IntoIter<Arc<Seat>>>>,
+}
+
+impl Crowd {
+    /// Sees to it that each of these seats is poked, after everything that the caller did before.
+    pub(crate) fn wake(seats: Vec<Slab<Arc<Seat>>>) {
+        if seats.is_empty() {
+            return;
+        }
+        CROWDS.fetch_add(1, SeqCst);
+        let rest = seats.into_iter().map(Slab::into_iter).collect();
+        Arc::new(Crowd { rest: Mutex::new(rest) }).go_on(1);
+    }
+
+    /// Wakes as many helpers as that.
+    fn go_on(self: &Arc<Self>, share: usize) {
+        let mut helpers = 0;
+        while helpers < share {
+            let Some(seat) = self.next() else { return };
+            helpers += usize::from(seat.poke_in(self));
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Seat>> {
+        let mut rest = self.rest.lock();
+        loop {
+            if let Some((_, seat)) = rest.last_mut()?.next() {
+                return Some(seat);
+            }
+            rest.pop();
+        }
+    }
+}
+
+impl Drop for Crowd {
+    /// Whoever pokes one of it, or is still to, holds it.
+    fn drop(&mut self) {
+        CROWDS.fetch_sub(1, SeqCst);
     }
 }
 

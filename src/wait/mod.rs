@@ -22,6 +22,10 @@
 //! whoever makes a change pokes after it. So does whoever moves a deadline nearer, and each park is planned with the
 //! instants as they are then. The rest is the seat's own argument (`park/seat.rs`). A stop that comes between
 //! the entry check and the registration is found by the look at the node that follows it.
+//!
+//! A job waits at the nearest node that exists: its scope's, as a rule, so that a cancel of a scope of sleepers has one node to
+//! visit. Who needs one of the job's own, to cancel it alone, makes it, and pokes: the waiter moves there before it parks
+//! again. Modelled in `model.rs`, `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle`.
 
 pub(crate) mod barrier;
 pub(crate) mod event;
@@ -109,12 +113,28 @@ fn stop_at(node: &Arc<Node>) -> Result<(), Cancelled> {
     }
 }
 
-/// Takes its seat out of the node when dropped.
-struct Registered<'a>(&'a Node, usize);
+/// A node at which a seat is registered, until this is dropped; unless it refused, because it stops.
+struct Registered {
+    node: Arc<Node>,
+    key: Option<usize>,
+}
 
-impl Drop for Registered<'_> {
+impl Registered {
+    /// Sees to it that the seat stands at the node that is the nearest now: a job waits at its scope's, and others may make
+    /// it one of its own meanwhile.
+    fn follow(here: &mut Option<Self>, seat: &Arc<Seat>) {
+        while let Some(node) = current::nearest_but(here.as_ref().map(|here| &here.node)) {
+            let key = node.add_seat(seat).ok();
+            *here = Some(Registered { node, key });
+        }
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
-        self.0.remove_seat(self.1);
+        if let Some(key) = self.key {
+            self.node.remove_seat(key);
+        }
     }
 }
 
@@ -127,31 +147,45 @@ pub(crate) fn wait<T>(
     mut look: impl FnMut(&Arc<Seat>) -> Option<T>,
 ) -> Result<T, End> {
     enter().map_err(End::Stopped)?;
-    with_chair(|chair| {
+    with_chair(|chair| wait_in(chair, call, until, &mut look))
+}
+
+/// As [`wait`], on the calling thread's chair.
+pub(crate) fn wait_in<T>(
+    chair: &Chair,
+    call: &Call,
+    until: Option<Instant>,
+    look: &mut dyn FnMut(&Arc<Seat>) -> Option<T>,
+) -> Result<T, End> {
+    if let Some(value) = look(chair.seat()) {
+        return Ok(value);
+    }
+    let _doing = call.doing();
+    let clock = current::clock();
+    // Before it is registered: who makes the code a node of its own finds one of the two.
+    current::with(|frame| {
+        if let Some(frame) = frame {
+            frame.line.strand().set_seat(chair.seat());
+        }
+    });
+    let mut here = None;
+    loop {
+        // Refused by a node that stops: the look at it below comes before any park.
+        Registered::follow(&mut here, chair.seat());
         if let Some(value) = look(chair.seat()) {
             return Ok(value);
         }
-        let _doing = call.doing();
-        let clock = current::clock();
-        let node = current::node();
-        let node = node.as_ref();
-        // Refused by a node that stops: the look at it below comes before any park.
-        let _registered = node.and_then(|node| node.add_seat(chair.seat()).ok().map(|key| Registered(node, key)));
-        loop {
-            if let Some(value) = look(chair.seat()) {
-                return Ok(value);
-            }
-            if let Some(node) = node {
-                stop_at(node).map_err(End::Stopped)?;
-            }
-            if until.is_some_and(|until| until <= clock.now()) {
-                return Err(End::TimedOut);
-            }
-            // Read before each park: it may have moved, and then a poke is owed or the new instant is read.
-            let earliest = [until, node.and_then(|node| node.next_due())].into_iter().flatten().min();
-            park(chair, &call.ends, earliest);
+        let node = here.as_ref().map(|here| &here.node);
+        if let Some(node) = node {
+            stop_at(node).map_err(End::Stopped)?;
         }
-    })
+        if until.is_some_and(|until| until <= clock.now()) {
+            return Err(End::TimedOut);
+        }
+        // Read before each park: it may have moved, and then a poke is owed or the new instant is read.
+        let earliest = [until, node.and_then(|node| node.next_due())].into_iter().flatten().min();
+        park(chair, &call.ends, earliest);
+    }
 }
 
 #[cfg(all(test, not(tassel_loom)))]
