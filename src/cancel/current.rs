@@ -344,10 +344,9 @@ impl<'a> Line<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) line: Line<'a>,
-    /// A region's node; else the line's counts.
-    pub(crate) region: Option<&'a Arc<Node>>,
-    /// That, or what the line stands at while it has no node of its own: so that a look has a short way.
-    pub(crate) base: &'a Node,
+    /// A region's node, or what the line stands at while it has no node of its own.
+    pub(crate) base: &'a Arc<Node>,
+    pub(crate) is_region: bool,
     /// The scope whose body or job this is; 0 in a region or in bound code.
     pub(crate) scope: u64,
     /// How many jobs run inline below this frame.
@@ -359,30 +358,23 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Code that is of no scope.
     pub(crate) fn of(strand: &'a Arc<Strand>) -> Self {
-        Frame { line: Line::Made(strand), region: None, base: strand.nearest(), scope: 0, inlined: 0, uses: None }
+        Frame { line: Line::Made(strand), base: strand.nearest(), is_region: false, scope: 0, inlined: 0, uses: None }
     }
 
     #[inline]
     pub(crate) fn nearest(&self) -> &'a Arc<Node> {
-        self.region.unwrap_or_else(|| self.line.nearest())
-    }
-
-    /// The look at the nearest node, without the clock.
-    #[inline]
-    fn seen(&self) -> Option<bool> {
         match self.line {
-            Line::Seed(seed, _) if self.region.is_none() => seed.own().map_or(self.base, |own| own),
+            Line::Seed(seed, _) if !self.is_region => seed.own().unwrap_or(self.base),
             _ => self.base,
         }
-        .seen()
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.nearest().clock().clone()
+        self.base.clock().clone()
     }
 
     fn node(&self) -> &'a Arc<Node> {
-        self.region.unwrap_or_else(|| self.line.strand().node())
+        if self.is_region { self.base } else { self.line.strand().node() }
     }
 }
 
@@ -487,7 +479,7 @@ pub(crate) fn clock() -> Clock {
 /// Whether a look at the innermost node is enough to go on.
 #[inline]
 fn goes_on() -> bool {
-    with(|frame| frame.is_none_or(|frame| frame.seen() == Some(false)))
+    with(|frame| frame.is_none_or(|frame| frame.nearest().seen() == Some(false)))
 }
 
 /// Returns why the code here is to stop, if it is.

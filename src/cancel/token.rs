@@ -103,9 +103,9 @@ impl CancelToken {
 
     /// Cancels everything below this token, from any thread, at any time.
     ///
-    /// When it returns, everything below is marked, and every wait of the library below comes to its end: where many wait, those who
-    /// wake up first wake the others, so the call does not take longer for them. It runs no code of yours but callbacks of
-    /// [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel changes nothing.
+    /// When it returns, everything below is marked, and every wait of the library below comes to its end: where many wait,
+    /// those who wake up first wake the others, so the call does not take longer for them. It runs no code of yours but
+    /// callbacks of [`on_cancel`](CancelToken::on_cancel). The first cause wins; a second cancel changes nothing.
     ///
     /// A job that cancels its own token, in an inner scope or not, stops by the will of its scope: quietly, as if by
     /// [`JobHandle::cancel`](crate::JobHandle::cancel). If anybody else does, and the job stops or never starts because of

@@ -15,8 +15,8 @@
 //! 1. A poke after a change makes the owner look again after that change.
 //! 2. A park may end for no reason: the caller always looks again.
 //! 3. `std::thread::park` is not used, so a token that user code is owed is never eaten.
-//! 4. Of a [`Crowd`] everybody is poked; who wakes it pays for one sleeper, and those who have been woken for the rest, before
-//!    they run anybody's code. The n-th sleeper comes after about log n others.
+//! 4. Of a [`Crowd`] everybody is poked. Who wakes it pays for one sleeper; those who have been woken wake the others, before
+//!    they run anybody's code, so that a few are on their way at any time until nobody is left.
 //!
 //! # Does not know
 //!
@@ -38,15 +38,15 @@
 //!
 //! # Why a crowd wakes up
 //!
-//! Whoever has a part in the wake-up takes seats from one list, one at a time, and pokes each, until it has found its share
-//! of *helpers*, or nothing is left. A helper is a thread that was found `PARKED`, and that got the crowd in the lock in which
-//! it was poked. It is about to leave its park, be it by this poke, a token, or because its time is over: it finds
-//! `POKED` there, takes the same lock, and finds the crowd. (If code is to be called on the way, for the alarm, it looks before
-//! that, too.) So each helper takes part in turn. Who is awake, or was poked already, or helps another crowd, is poked, and
-//! counts for nothing.
+//! Whoever has a part in the wake-up takes seats from one list, one at a time, counts each as *coming*, and pokes it. A thread
+//! that was found `PARKED`, and that got the crowd in the lock in which it was poked, is a helper. It is about to leave its
+//! park, be it by this poke, a token, or because its time is over: it finds `POKED` there, takes the same lock, and finds the
+//! crowd. (If code is to be called on the way, for the alarm, it looks before that, too.) So each helper does come: it counts
+//! itself out, and takes part in turn. Who is awake, or was poked already, or helps another crowd, is poked, and counted out
+//! by who has poked it.
 //!
-//! Seats are only taken from the list, so the helpers are a finite tree. One that has no helpers below it has left nothing in
-//! the list. Modelled in `model.rs`, `a_crowd_is_woken_by_those_who_are_woken` and the two that follow it.
+//! Nobody leaves off while there are seats in the list and nobody is coming: list and count stand under one lock. Modelled in
+//! `model.rs`, `a_crowd_is_woken_by_those_who_are_woken` and the two that follow it.
 //!
 //! Seats that are still in the list look as if they stood still. Until it is empty, and each helper has been there, no thread
 //! outside a virtual run counts as standing. In a virtual run there is no crowd: there, pokes have an order.
@@ -142,7 +142,7 @@ impl Seat {
         mutant!("woken_wakes_nobody" => return);
         let crowd = self.helps.lock().take();
         if let Some(crowd) = crowd {
-            crowd.go_on(SHARE);
+            crowd.help();
         }
     }
 
@@ -281,15 +281,20 @@ impl Chair {
     }
 }
 
-/// How many helpers each helper finds. More are faster at first, but who is woken is kept from its own work for longer.
-const SHARE: usize = if cfg!(tassel_loom) { 1 } else { 4 };
+/// How many of a crowd are on their way at once, to be woken and to wake others: enough for all CPUs of most machines. If all
+/// were, they would stand in each other's way.
+const COMING: usize = if cfg!(tassel_loom) { 1 } else { 8 };
 
 /// Crowds that are being woken. A std atomic: it only keeps those who look for a standstill from finding one.
 static CROWDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Threads that are woken together: those who are woken wake the others.
-pub(crate) struct Crowd {
-    rest: Mutex<Vec<slab::IntoIter<Arc<Seat>>>>,
+pub(crate) struct Crowd(Mutex<Rest>);
+
+struct Rest {
+    seats: Vec<slab::IntoIter<Arc<Seat>>>,
+    /// How many helpers have been woken, or are being woken, and have not come yet.
+    coming: usize,
 }
 
 impl Crowd {
@@ -299,26 +304,37 @@ impl Crowd {
             return;
         }
         CROWDS.fetch_add(1, SeqCst);
-        let rest = seats.into_iter().map(Slab::into_iter).collect();
-        Arc::new(Crowd { rest: Mutex::new(rest) }).go_on(1);
+        let seats = seats.into_iter().map(Slab::into_iter).collect();
+        Arc::new(Crowd(Mutex::new(Rest { seats, coming: 0 }))).go_on(1);
     }
 
-    /// Wakes as many helpers as that.
-    fn go_on(self: &Arc<Self>, share: usize) {
-        let mut helpers = 0;
-        while helpers < share {
-            let Some(seat) = self.next() else { return };
-            helpers += usize::from(seat.poke_in(self));
+    /// A helper has come.
+    fn help(self: &Arc<Self>) {
+        self.0.lock().coming -= 1;
+        self.go_on(COMING);
+    }
+
+    /// Wakes helpers until so many are on their way, or nobody is left.
+    fn go_on(self: &Arc<Self>, coming: usize) {
+        while let Some(seat) = self.next(coming) {
+            if !seat.poke_in(self) {
+                self.0.lock().coming -= 1;
+            }
         }
     }
 
-    fn next(&self) -> Option<Arc<Seat>> {
-        let mut rest = self.rest.lock();
+    /// Takes a seat out, and counts it as coming.
+    fn next(&self, coming: usize) -> Option<Arc<Seat>> {
+        let mut rest = self.0.lock();
+        if rest.coming >= coming {
+            return None;
+        }
         loop {
-            if let Some((_, seat)) = rest.last_mut()?.next() {
+            if let Some((_, seat)) = rest.seats.last_mut()?.next() {
+                rest.coming += 1;
                 return Some(seat);
             }
-            rest.pop();
+            rest.seats.pop();
         }
     }
 }

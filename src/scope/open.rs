@@ -278,8 +278,8 @@ impl Open {
         let line = Line::Made(&core.body);
         let frame = Frame {
             line,
-            region: None,
             base: &core.node,
+            is_region: false,
             scope: core.id,
             inlined: core.inlined,
             uses: Some(&core.pool),

@@ -74,7 +74,7 @@ fn enter_as<T>(
     let node = Node::with(&Parents { parent: here.as_ref(), also: None }, label.clone(), clock, terms);
     let close = Close(Arc::clone(&node));
     let result = current::with(|frame| match frame {
-        Some(frame) => current::enter(Frame { region: Some(&node), base: &node, scope: 0, ..*frame }, f),
+        Some(frame) => current::enter(Frame { base: &node, is_region: true, scope: 0, ..*frame }, f),
         None => current::enter(Frame::of(&Strand::at(label.clone(), label.name(), 0, &node)), f),
     });
     let left = judge(&node, result);

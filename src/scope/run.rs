@@ -122,7 +122,7 @@ impl Claimed {
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
         let line = Line::Seed(&job.seed, &core.ground);
         line.nearest().expire();
-        let frame = Frame { line, region: None, base: &core.node, scope: core.id, inlined, uses: Some(&core.pool) };
+        let frame = Frame { line, base: &core.node, is_region: false, scope: core.id, inlined, uses: Some(&core.pool) };
         current::enter(frame, || {
             // The look after the claim (D6): a cancel from here on finds a started job.
             // Both nodes: a cancel marks the scope's before a job's own.
