@@ -24,14 +24,20 @@ use super::{
 /// Plain data: nothing but [`into_group`](Self::into_group) and dropping it runs code of the user.
 #[derive(Default)]
 pub(crate) struct Log {
-    leaves: BTreeMap<u64, Leaf>,
-    first_of: BTreeMap<JobId, u64>,
-    next: u64,
+    /// Made by the first failure: most scopes have none.
+    leaves: Option<Box<Leaves>>,
     /// How many failures may be kept; none is no limit.
     limit: Option<NonZeroU32>,
     /// How many are kept that count against the limit.
     kept: u32,
     dropped: u64,
+}
+
+#[derive(Default)]
+struct Leaves {
+    by_number: BTreeMap<u64, Leaf>,
+    first_of: BTreeMap<JobId, u64>,
+    next: u64,
 }
 
 impl Log {
@@ -45,7 +51,7 @@ impl Log {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.leaves.is_empty()
+        self.leaves.as_ref().is_none_or(|leaves| leaves.by_number.is_empty())
     }
 
     pub(crate) fn push(&mut self, origin: Origin, failure: Failure, during_cancellation: bool) {
@@ -66,14 +72,16 @@ impl Log {
     }
 
     pub(crate) fn put(&mut self, leaf: Leaf) {
-        self.first_of.entry(leaf.id()).or_insert(self.next);
-        self.leaves.insert(self.next, leaf);
-        self.next += 1;
+        let Leaves { by_number, first_of, next } = &mut **self.leaves.get_or_insert_default();
+        first_of.entry(leaf.id()).or_insert(*next);
+        by_number.insert(*next, leaf);
+        *next += 1;
     }
 
     /// Takes out a job's first failure, for the joiner of an isolated job.
     pub(crate) fn take(&mut self, id: JobId) -> Option<Leaf> {
-        self.leaves.remove(&self.first_of.remove(&id)?)
+        let leaves = self.leaves.as_mut()?;
+        leaves.by_number.remove(&leaves.first_of.remove(&id)?)
     }
 
     /// Makes the group. Runs code of the user (`Display`, `source` and `Drop` of errors), all of it guarded.
@@ -83,7 +91,8 @@ impl Log {
     /// Panics if there is no failure.
     pub(crate) fn into_group(self, info: ScopeInfo) -> ErrorGroup {
         assert!(!self.is_empty(), "an error group of no errors: look at `Log::is_empty` first");
-        let children = self.leaves.into_values().map(Node::new).collect();
+        let leaves = self.leaves.unwrap_or_default().by_number;
+        let children = leaves.into_values().map(Node::new).collect();
         let mut group = ErrorGroup::hollow(info);
         group.0.dropped = self.dropped;
         group.0.children = without_repeats(children);

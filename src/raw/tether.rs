@@ -32,7 +32,7 @@ use std::{
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     process,
-    sync::Arc,
+    sync::{Arc, Weak},
     thread,
 };
 
@@ -49,8 +49,14 @@ pub(crate) struct Tally<H> {
 }
 
 impl<H: Home> Tally<H> {
+    #[cfg(all(test, tassel_loom))]
     pub(crate) fn new(home: H) -> Arc<Self> {
         Arc::new(Tally { live: AtomicUsize::new(0), home })
+    }
+
+    /// Makes a tally with a home that knows where it is.
+    pub(crate) fn new_cyclic(home: impl FnOnce(&Weak<Self>) -> H) -> Arc<Self> {
+        Arc::new_cyclic(|me| Tally { live: AtomicUsize::new(0), home: home(me) })
     }
 
     /// Tells how many tied closures are not gone yet.

@@ -37,7 +37,7 @@ use std::{
     fmt, mem,
     num::NonZeroU32,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -169,7 +169,7 @@ pub(crate) struct Core {
     pub(super) queued: AtomicUsize,
     /// No thread could be had the last time one was asked for: joiners help themselves.
     pub(super) refused: AtomicBool,
-    me: OnceLock<Weak<Tally<Core>>>,
+    me: Weak<Tally<Core>>,
 }
 
 /// What [`Core::new`] needs besides.
@@ -200,7 +200,7 @@ impl Core {
         let Setup { ground, pool, body, fail_fast, inline, inlined, keep } = setup;
         let node = Arc::clone(&ground.node);
         let opened = node.clock().now();
-        let core = Tally::new(Core {
+        Tally::new_cyclic(|me| Core {
             id: current::next_id(),
             node,
             pool,
@@ -216,14 +216,12 @@ impl Core {
             jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::with_room() }),
             queued: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
-            me: OnceLock::new(),
-        });
-        let _ = core.me.set(Arc::downgrade(&core));
-        core
+            me: Weak::clone(me),
+        })
     }
 
     pub(super) fn tally(&self) -> Option<Arc<Tally<Core>>> {
-        self.me.get().and_then(Weak::upgrade)
+        self.me.upgrade()
     }
 
     pub(crate) fn label(&self) -> &Label {

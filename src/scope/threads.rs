@@ -47,7 +47,7 @@ use std::{
 
 impl Tally<Core> {
     /// Queues a job and sees to it that somebody comes for it.
-    pub(crate) fn enqueue(&self, entry: Queued) {
+    pub(crate) fn enqueue(self: &Arc<Self>, entry: Queued) {
         let job = entry.shared();
         let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.number());
         // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
@@ -75,7 +75,7 @@ impl Tally<Core> {
         if run.is_none() && !lists && !own_thread {
             return;
         }
-        let Some(me) = self.tally() else { return };
+        let me = Arc::clone(self);
         if let Some(run) = run {
             run.queue(order, me);
             return;
@@ -89,7 +89,7 @@ impl Tally<Core> {
     }
 
     /// Waits for every job; runs or sweeps queued ones meanwhile. May be called again if the count is still up.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn settle(self: &Arc<Self>) {
         if self.live() == 0 {
             return;
         }
@@ -114,7 +114,7 @@ impl Tally<Core> {
                     wait::park(chair, wait, until);
                 } else {
                     // Before the look that precedes a park.
-                    let wait = self.tally().map_or(Wait::Open, |me| Wait::For(me));
+                    let wait = Wait::For(Arc::clone(self) as Arc<dyn Awaited>);
                     registered = Some((wait, self.node.add_seat(chair.seat()).ok()));
                 }
             }
