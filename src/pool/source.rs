@@ -13,7 +13,8 @@ pub(crate) trait Source: Send + Sync + 'static {
     fn run_one(&self) -> bool;
     /// How many jobs are queued. Without a lock: a hint for who has not ordered it otherwise.
     fn queued(&self) -> usize;
-    /// The numbers of the first and the last job that are queued.
+    /// The numbers of the first and the last job that are queued, or a little before and after. Without a lock: whoever
+    /// spawns or runs jobs is not to be held up by who looks.
     fn line(&self) -> Option<(u64, u64)>;
     /// How many workers it could use now: as many as jobs are queued, or in a virtual run as have their turn.
     fn wanted(&self) -> usize {

@@ -114,6 +114,8 @@ pub(super) struct Listed {
     pub(super) source: Arc<dyn Source>,
     /// The number of the job that stood last in its queue at the last look: what stood before it has waited since.
     pub(super) mark: u64,
+    /// The number of the job that stood first then.
+    pub(super) front: u64,
 }
 
 #[derive(Default)]
@@ -238,7 +240,7 @@ impl State {
     /// Puts a source at the end of the list. It has noted that it is there.
     pub(super) fn put(&mut self, source: Arc<dyn Source>) {
         self.listings = self.listings.wrapping_add(1);
-        self.listed.push_back(Listed { source, mark: 0 });
+        self.listed.push_back(Listed { source, mark: 0, front: u64::MAX });
     }
 
     /// Unlists sources that have no queued jobs; the caller drops them after unlocking.

@@ -157,18 +157,21 @@ impl State {
     /// Looks at the queues of what is listed, and takes sources out that have none, for the caller to drop after unlocking.
     fn survey(&mut self, done: &mut Vec<Arc<dyn Source>>) -> Queues {
         let mut queues = Queues::default();
+        // Two looks are further apart than the interval says. Of jobs that are this short, one thread does more alone.
+        let many = u64::try_from(2 * self.sight.interval.as_micros()).unwrap_or(u64::MAX);
         for _ in 0..self.listed.len().min(AT_ONCE) {
             let Some(mut listed) = self.listed.pop_front() else { break };
-            if listed.source.set_unlisted(false) {
+            if listed.source.queued() == 0 && listed.source.set_unlisted(false) {
                 done.push(listed.source);
                 continue;
             }
             // A virtual run calls for each job when its turn comes.
             if listed.source.turns().is_none() {
                 if let Some((first, last)) = listed.source.line() {
-                    queues.old |= first <= listed.mark;
+                    let started = first.saturating_sub(listed.front);
+                    queues.old |= first <= listed.mark && started < many;
                     queues.new |= first > listed.mark;
-                    listed.mark = last;
+                    (listed.mark, listed.front) = (last, first);
                 }
             }
             self.listed.push_back(listed);

@@ -167,6 +167,8 @@ pub(crate) struct Core {
     pub(super) jobs: Mutex<Jobs>,
     /// How long the queue is, for those who look without its lock. Written under it.
     pub(super) queued: AtomicUsize,
+    /// Likewise, a number that the first job in the queue has, or a lower one.
+    pub(super) front: AtomicU64,
     /// No thread could be had the last time one was asked for: joiners help themselves.
     pub(super) refused: AtomicBool,
     me: Weak<Tally<Core>>,
@@ -215,6 +217,7 @@ impl Core {
             spawned: AtomicU64::new(0),
             jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::with_room() }),
             queued: AtomicUsize::new(0),
+            front: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             me: Weak::clone(me),
         })
@@ -296,7 +299,11 @@ impl Core {
         let seat = (!Arc::ptr_eq(seat, &self.owner)).then_some(seat);
         let mut jobs = self.jobs.lock();
         let gone = ended.take().and_then(|Key(key)| jobs.claimed.try_remove(key));
-        let entry = find(&jobs).and_then(|at| jobs.claim(at, seat, now));
+        let at = find(&jobs);
+        let entry = at.and_then(|at| jobs.claim(at, seat, now));
+        if let (Some(0), Some(entry)) = (at, &entry) {
+            self.front.store(entry.tied.shared().number() + 1, Ordering::Relaxed);
+        }
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
         drop(jobs);
         drop(gone);

@@ -62,7 +62,12 @@ impl Tally<Core> {
                 let at = jobs.queue.partition_point(|entry| entry.shared().number() < number);
                 jobs.queue.insert(at, entry);
             }
-            _ => jobs.queue.push_back(entry),
+            last => {
+                if last.is_none() {
+                    self.front.store(number, Ordering::Relaxed);
+                }
+                jobs.queue.push_back(entry);
+            }
         }
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
         let lists = run.is_none() && !mem::replace(&mut jobs.listed, true);
@@ -207,8 +212,7 @@ impl Source for Tally<Core> {
     }
 
     fn line(&self) -> Option<(u64, u64)> {
-        let jobs = self.jobs.lock();
-        Some((jobs.queue.front()?.shared().number(), jobs.queue.back()?.shared().number()))
+        (self.queued() > 0).then(|| (self.front.load(Ordering::Relaxed), self.spawned()))
     }
 
     fn wanted(&self) -> usize {
