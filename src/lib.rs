@@ -66,6 +66,8 @@ pub mod docs {
     pub mod design {}
     #[doc = include_str!("../docs/recipes.md")]
     pub mod recipes {}
+    #[doc = include_str!("../docs/costs.md")]
+    pub mod costs {}
 }
 
 #[cfg(doctest)]

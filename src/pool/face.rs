@@ -156,6 +156,10 @@ impl PoolBuilder {
 
     /// Sets how many threads there may be at once, blocked or not: at least 1.
     ///
+    /// The default is three quarters of what the system allows the process, as far as it tells: on Linux by the limits on
+    /// memory maps (a thread takes four), on threads, on processes of the user, and of the control group. With Linux' usual
+    /// settings that is about 12,000; elsewhere it is 8192.
+    ///
     /// Where it is reached, jobs wait for a thread to get free, and the opener of a scope runs jobs itself at the end.
     /// Jobs that wait for each other may need more: then their scope is cancelled with a reason that says so.
     pub fn max_threads(mut self, max_threads: usize) -> Self {

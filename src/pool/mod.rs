@@ -40,6 +40,7 @@
 // | `worker` | a worker's life |
 // | `watch` | what happens while sources are listed: jobs that nobody came for, blocking that nobody announced, refused starts, starvation |
 // | `here` | what a thread has to do with pools |
+// | `limits` | how many threads the system lets a process have |
 // | `roster` | who is idle: the hand-off of a wake-up against a worker that leaves |
 // | `face` | `Pool`, `PoolBuilder`, `PoolStats` |
 //
@@ -48,6 +49,7 @@
 mod core;
 mod face;
 mod here;
+mod limits;
 mod roster;
 mod source;
 mod state;

@@ -14,7 +14,7 @@
 
 use crate::{
     park::{alarm::Watch, kernel::kernel_thread, seat::Seat},
-    pool::{roster::Roster, source::Source, watch::Sight},
+    pool::{limits::thread_cap, roster::Roster, source::Source, watch::Sight},
     prim::Unparker,
 };
 use std::{
@@ -47,7 +47,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             parallelism: thread::available_parallelism().map_or(2, usize::from),
-            max_threads: MAX_THREADS,
+            max_threads: thread_cap(),
             keep_alive: KEEP_ALIVE,
             stack_size: None,
             name_prefix: "tassel".into(),
@@ -55,9 +55,6 @@ impl Default for Config {
         }
     }
 }
-
-/// Far from where systems fail badly: Linux' default limit on memory maps allows about 16,000 threads.
-const MAX_THREADS: usize = 8192;
 
 /// How long a worker stays without work: what tokio and Trio use.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
