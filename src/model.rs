@@ -361,11 +361,14 @@ fn a_mark_never_shows_without_a_cause() {
     check(|| {
         let root = node(None, None);
         let child = node(Some(&root), None);
-        let canceller = thread::spawn(move || cancel(&root));
+        let theirs = Arc::clone(&root);
+        let canceller = thread::spawn(move || cancel(&theirs));
         // On a thread of its own: loom tries no order in which the first look of the main one comes late.
         let looker = thread::spawn(move || {
-            if child.is_stopping() {
-                assert!(child.reason().is_some());
+            for node in [&root, &child] {
+                if node.is_stopping() {
+                    assert!(node.reason().is_some());
+                }
             }
             let late = node(Some(&child), None);
             if late.is_stopping() {

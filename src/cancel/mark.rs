@@ -4,7 +4,7 @@
 //!
 //! 1. *Complete.* When [`cancel`](Node::cancel) returns, also to a second caller, every node below that sees it is marked,
 //!    also one that is being linked meanwhile. So it is with instants that are moved.
-//! 2. *Cause before flag.* Who sees `STOPPING` finds a cause.
+//! 2. *Cause before flag.* Who sees `STOPPING` finds a cause: at the node, if its own cancel came first, else above it.
 //! 3. *One budget.* The grace of a node runs from the moment that it begins to stop; below, the earliest end counts.
 //! 4. No user code runs, and nothing of the user's is dropped, under a lock: a walk collects [`Effects`].
 //!
@@ -34,7 +34,7 @@ use crate::{
     cancel::{
         callback::Callback,
         deadline::Tick,
-        node::{BROKEN, DUE, ENDED, Inner, MARKS, Node, OWN, Own, STOPPING, Sight, WATCHED},
+        node::{BROKEN, DUE, ENDED, Inner, MARKS, Node, OWN, Own, SECOND, STOPPING, Sight, WATCHED},
         reason::{Reason, ReasonKind},
     },
     park::seat::{Crowd, Seat},
@@ -132,14 +132,13 @@ impl Node {
         let above = self.above();
         let before = self.state.load(Ordering::Relaxed);
         let begins = before & STOPPING == 0 && (inner.flags | above.marks) & STOPPING != 0;
+        let mut from = before & SECOND;
         if begins {
-            mutant!("flag_before_cause" => self.set(inner, STOPPING));
-            // The cause goes first, so that the bits never show without one. It may be there: the node's own.
-            if let Some(cause) = self.cause_above() {
-                let _ = self.cause.set(cause);
-            }
+            // The cause is there, here or above: see `cause`.
+            let second = self.ups().position(|up| self.sees(up.state.load(Ordering::Acquire))) == Some(1);
+            from = if second { SECOND } else { 0 };
             match self.grace {
-                Some(_) if inner.end.is_some() || self.is_closed() => {}
+                Some(_) if inner.end.is_some() || self.begins_closed() => {}
                 Some(Duration::ZERO) => inner.flags |= ENDED,
                 Some(grace) => inner.end = self.clock.after(grace),
                 None => {}
@@ -172,13 +171,15 @@ impl Node {
         self.deadline.set(deadline);
         let keep = before & (OWN | if unwatched { 0 } else { WATCHED });
         let due = if next == Tick::NEVER { 0 } else { DUE };
-        self.write(inner, keep | marks | due);
+        self.write(inner, keep | from | marks | due);
         change
     }
 
     /// Refreshes this node, which the caller has changed, and all below it. The caller holds the tree lock.
     ///
-    /// Of a node at which nobody waits and nothing is registered it takes the lock, a reference, and writes the word.
+    /// Of a node at which nobody waits and nothing is registered it takes a reference and the lock, and writes the word. The
+    /// reference is dropped at once: also if it is the last, that takes the locks of parents and of the alarm, runs no code of
+    /// the user's, and the walk holds no lock of a node then.
     pub(super) fn spread(self: &Arc<Self>) -> Effects {
         let mut effects = Effects::default();
         let mut todo = vec![Arc::clone(self)];
@@ -198,9 +199,8 @@ impl Node {
             }
             drop(guard);
             if watched && !node.has(WATCHED) {
-                to_watch.push(Arc::clone(&node));
+                to_watch.push(node);
             }
-            effects.visited.push(node);
         }
         for node in to_watch {
             node.watch_in_tree();
@@ -209,10 +209,37 @@ impl Node {
     }
 
     /// The reason of a parent whose stop is seen here.
-    pub(super) fn cause_above(&self) -> Option<Reason> {
+    pub(super) fn cause_above(&self) -> Option<&Reason> {
         // Pairs with the release in `write`.
-        let up = self.ups().find(|up| self.sees(up.state.load(Ordering::Acquire)))?;
-        up.cause.get().cloned()
+        self.ups().find(|up| self.sees(up.state.load(Ordering::Acquire)))?.cause()
+    }
+
+    /// Why it stops: its own cause, or that of the parent by which it began to stop. It is looked up when somebody asks, so
+    /// that a walk need not, and kept at each node on the way.
+    pub(super) fn cause(&self) -> Option<&Reason> {
+        let (mut here, mut way) = (self, Vec::new());
+        let cause = loop {
+            // Pairs with the release in `write`. Before the look for a cause of its own, which comes before the flag.
+            let state = here.state.load(Ordering::Acquire);
+            if let Some(cause) = here.cause.get() {
+                break cause;
+            }
+            if state & STOPPING == 0 {
+                return None;
+            }
+            way.push(here);
+            here = here.ups().nth(usize::from(state & SECOND != 0))?;
+        };
+        for node in way {
+            let _ = node.cause.set(cause.clone());
+        }
+        self.cause.get()
+    }
+
+    /// As [`is_closed`](Node::is_closed), for a node that is about to be marked.
+    fn begins_closed(&self) -> bool {
+        let cause = self.cause.get().or_else(|| self.cause_above());
+        cause.is_some_and(|cause| cause.kind() == ReasonKind::Closed)
     }
 
     /// Cancels this node and everything below it that sees it. A second cancel changes nothing, but returns as late:
@@ -251,7 +278,11 @@ impl Node {
         if inner.own.is_some() {
             return false;
         }
-        let is_first = self.cause.set(own.reason.clone()).is_ok();
+        let is_first = !self.has(STOPPING);
+        mutant!("flag_before_cause" => self.set(inner, STOPPING));
+        if is_first {
+            let _ = self.cause.set(own.reason.clone());
+        }
         // A wish that comes after another's cancel has stopped nothing.
         inner.own = Some(Own { by_will: own.by_will && is_first, ..own });
         inner.flags |= STOPPING;
@@ -298,8 +329,6 @@ pub(super) struct Effects {
     senders: Vec<(Sender<Infallible>, Receiver<Infallible>)>,
     /// Of what begins to stop, those that are to be told.
     hooked: Vec<Arc<Node>>,
-    /// Kept until no lock is held: to drop a node takes the locks of its parents.
-    visited: Vec<Arc<Node>>,
 }
 
 impl Effects {
@@ -342,6 +371,5 @@ impl Effects {
                 callback.skip();
             }
         }
-        drop(self.visited);
     }
 }

@@ -12,6 +12,7 @@
 //! | `DUE` | some instant matters here (`next`, see `deadline.rs`), so a look asks the clock | by walks |
 //! | `WATCHED` | somebody tells us when it passes, so a look need not ask the clock | see `deadline.rs` |
 //! | `ASK` | due and not watched, so that a look has one question | with the two |
+//! | `SECOND` | it was the second parent by which the node began to stop | with `STOPPING` |
 //!
 //! The word is written under the node's lock alone; a look is one load.
 //!
@@ -63,6 +64,7 @@ pub(super) const BROKEN: u32 = 1 << 3;
 pub(super) const DUE: u32 = 1 << 4;
 pub(super) const WATCHED: u32 = 1 << 5;
 const ASK: u32 = 1 << 6;
+pub(super) const SECOND: u32 = 1 << 7;
 
 /// What is handed down.
 pub(super) const MARKS: u32 = STOPPING | ENDED | BROKEN;
@@ -174,6 +176,7 @@ pub(crate) struct Node {
     /// Whether there is a scope here or above: a picture of all scopes comes by.
     observed: bool,
     hook: OnceLock<Weak<dyn Hook>>,
+    /// Its own, if that came first; else a copy, made when somebody asked ([`Node::cause`]).
     pub(super) cause: OnceLock<Reason>,
     pub(super) inner: Mutex<Inner>,
 }
@@ -303,12 +306,12 @@ impl Node {
 
     /// Tells whether it stops because it, or what it hangs below, was left.
     pub(super) fn is_closed(&self) -> bool {
-        self.cause.get().is_some_and(|cause| cause.kind() == ReasonKind::Closed)
+        self.cause().is_some_and(|cause| cause.kind() == ReasonKind::Closed)
     }
 
     /// Returns the reason of a stop above that is seen here.
     pub(crate) fn outside(&self) -> Option<Reason> {
-        self.cause_above()
+        self.cause_above().cloned()
     }
 
     /// Returns how the node was cancelled by itself, if it was.
@@ -318,12 +321,12 @@ impl Node {
 
     /// Returns how the node was cancelled by itself, if it was before anything above.
     pub(crate) fn own_first(&self) -> Option<Own> {
-        self.own().filter(|own| self.cause.get().is_some_and(|cause| cause.is_same(&own.reason)))
+        self.own().filter(|own| self.cause().is_some_and(|cause| cause.is_same(&own.reason)))
     }
 
     /// Returns why code here is to stop, if it is.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        if self.is_stopping() { self.cause.get().cloned() } else { None }
+        if self.is_stopping() { self.cause().cloned() } else { None }
     }
 
     /// The look without the clock: `None` if the clock must be asked.
@@ -434,6 +437,26 @@ mod tests {
 
     fn room(node: &Arc<Node>) -> usize {
         node.inner.lock().children.capacity()
+    }
+
+    /// A reason is looked up when somebody asks: here, after all that could be taken for it.
+    #[test]
+    fn the_first_cause_stays_whichever_parent_it_came_by() {
+        for first in [0, 1] {
+            let parents = [root(), root()];
+            let [a, b] = &parents;
+            let label = a.label().clone();
+            let node = Node::new(&Parents { parent: Some(a), also: Some(b) }, label.clone(), Clock::Real, None);
+            let below = child(&node);
+            let reasons = [(); 3].map(|()| Reason::new(ReasonKind::Explicit, label.clone(), Instant::now()));
+            for at in [first, 1 - first] {
+                parents[at].cancel(&reasons[at], false);
+            }
+            node.cancel(&reasons[2], false);
+            for node in [below, node] {
+                assert!(node.reason().is_some_and(|reason| reason.is_same(&reasons[first])));
+            }
+        }
     }
 
     #[test]
