@@ -1,10 +1,10 @@
 //! What does it cost to fork at each step of a recursion?
 //!
 //! The Fibonacci number of 20, in the way that forks 10,945 times: one half is a job, the other is done here. `scope` opens a
-//! scope at each fork, as `rayon::scope` does beside it; `join` needs no scope, and is rayon's alone. The figures are those of
+//! scope at each fork, as `rayon::scope` does beside it; `join` is that of either: ours is a scope of one job. The figures are those of
 //! the whole; criterion's throughput is that of forks. *Serial* is the recursion without any of it.
 //!
-//! Bad numbers: a scope at each fork that takes more than twice `rayon::scope`'s.
+//! Bad numbers: a scope at each fork that takes more than twice `rayon::scope`'s; a `join` that takes more than the scope.
 
 mod common;
 
@@ -60,10 +60,20 @@ fn joins(c: &mut Criterion) {
     let mut group = group(c, "fork, join");
     Race::new(NUMBER)
         .elements(FORKS)
+        .program("tassel", || by_joins_of_tassel(black_box(N)))
         .program("rayon", || by_joins_of_rayon(black_box(N)))
         .program("serial", || serial(black_box(N)))
         .run(&mut group, N);
     group.finish();
+}
+
+fn by_joins_of_tassel(n: u64) -> u64 {
+    if n < 2 {
+        return n;
+    }
+    let both = tassel::join(|| Ok(by_joins_of_tassel(n - 2)), move || Ok(by_joins_of_tassel(n - 1)));
+    let (left, right) = both.expect("neither fails");
+    left + right
 }
 
 fn by_joins_of_rayon(n: u64) -> u64 {

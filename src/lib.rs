@@ -30,6 +30,7 @@ pub use crate::{
     error::{Child, ErrorGroup, JobId, JoinError, Leaf, OrStopped, SubGroup},
     scope::{
         handle::JobHandle,
+        join::join,
         open::{IsolatedBuilder, JobBuilder, Return, Scope, ScopeCancelled, ScopeOnCancel, scope},
         options::{OnFailure, OnPanic, ScopeOptions},
     },

@@ -10,6 +10,7 @@
 //! | `threads` | where jobs get their threads; the wait at the exit |
 //! | `exit` | what the body's end means; the result |
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
+//! | `join` | two pieces of code at once |
 //! | `cycle` | joins that would wait for each other |
 //! | `region` | time limits, shields and cleanup, without jobs |
 //!
@@ -22,6 +23,7 @@ pub(crate) mod cycle;
 pub(crate) mod exit;
 pub(crate) mod handle;
 pub(crate) mod job;
+pub(crate) mod join;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod region;

@@ -19,6 +19,7 @@ mod join;
 mod json;
 mod many;
 mod messages;
+mod pair;
 mod panic;
 mod sleeper;
 mod snapshot;
