@@ -122,8 +122,14 @@ impl Job {
 
     /// Leaves `QUEUED`; `false` if that has happened. Of those who try, one succeeds.
     fn leave_queued(&self, to: u8) -> bool {
-        let next = |state| (state & STATE == QUEUED).then_some(state | to);
-        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
+        let mut now = QUEUED;
+        loop {
+            match self.state.compare_exchange(now, now | to, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(joined) if joined & STATE == QUEUED => now = joined,
+                Err(_) => return false,
+            }
+        }
     }
 
     pub(crate) fn is_queued(&self) -> bool {
