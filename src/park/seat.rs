@@ -57,6 +57,7 @@ use crate::{
         standstill::{Party, Wait},
     },
     prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
+    raw::{PerProcess, generation},
 };
 use slab::Slab;
 #[cfg(not(tassel_loom))]
@@ -92,10 +93,19 @@ pub(crate) struct Seat {
     /// How the wait that it is in, or was in last, can end.
     wait: Mutex<Wait>,
     /// A crowd that its thread is to help to wake, once it is out of its parker.
-    helps: Mutex<Option<Arc<Crowd>>>,
+    helps: Mutex<Helps>,
     unparker: Unparker,
+    /// Of the process that its thread belongs to: a forked child has the seat without the thread.
+    generation: u64,
     /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
     run: Mutex<Option<Arc<dyn Baton>>>,
+}
+
+#[derive(Default)]
+struct Helps {
+    crowd: Option<Arc<Crowd>>,
+    /// It stands in for the alarm, and may run code of the user's.
+    serves: bool,
 }
 
 impl Seat {
@@ -114,9 +124,10 @@ impl Seat {
         // As in `poke`. In the lock, so that the thread, who finds `POKED` and then takes the lock, finds the crowd.
         let before = self.state.swap(POKED, Ordering::AcqRel);
         let leaves = before == PARKED || mutant!("awake_is_to_help");
-        let will_help = leaves && helps.is_none();
+        let is_here = self.generation == generation();
+        let will_help = leaves && helps.crowd.is_none() && !helps.serves && is_here;
         if will_help {
-            *helps = Some(Arc::clone(crowd));
+            helps.crowd = Some(Arc::clone(crowd));
         }
         drop(helps);
         self.wake_from(before);
@@ -140,7 +151,7 @@ impl Seat {
     /// Helps to wake the crowd that it was woken with, if there is one. Called by its thread alone.
     fn help(&self) {
         mutant!("woken_wakes_nobody" => return);
-        let crowd = self.helps.lock().take();
+        let crowd = self.helps.lock().crowd.take();
         if let Some(crowd) = crowd {
             crowd.help();
         }
@@ -176,7 +187,7 @@ impl Seat {
 impl Party for Seat {
     fn still(&self) -> Option<u64> {
         let parks = self.parked()?;
-        if CROWDS.load(SeqCst) > 0 && self.state.load(Ordering::Acquire) == PARKED {
+        if CROWDS.get().load(SeqCst) > 0 && self.state.load(Ordering::Acquire) == PARKED {
             return None; // it may be one of them
         }
         if matches!(*self.wait.lock(), Wait::Open) { None } else { Some(parks) }
@@ -215,7 +226,8 @@ impl Chair {
             state: AtomicU8::new(RUNNING),
             parks: AtomicU64::new(0),
             wait: Mutex::new(Wait::Open),
-            helps: Mutex::new(None),
+            helps: Mutex::default(),
+            generation: generation(),
             unparker: parker.unparker().clone(),
             run: Mutex::new(None),
         });
@@ -242,11 +254,12 @@ impl Chair {
             }
         }
         if unserved.is_some() {
-            if seat.is_poked() {
-                seat.help(); // before code of the user's may run
-            }
+            // Code of the user's may run: no crowd is to wait for that, one that came before or one that comes now.
+            seat.helps.lock().serves = true;
+            seat.help();
             // Before the swap: to those who look for a standstill, this thread still stands in its wait.
             alarm::serve_due();
+            seat.helps.lock().serves = false;
         }
         // Pairs with the swap in `poke`: a poke that it takes away is one whose change the caller's look sees.
         if seat.state.swap(RUNNING, Ordering::AcqRel) == POKED {
@@ -286,10 +299,14 @@ impl Chair {
 const COMING: usize = if cfg!(tassel_loom) { 1 } else { 8 };
 
 /// Crowds that are being woken. A std atomic: it only keeps those who look for a standstill from finding one.
-static CROWDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+/// A forked child has none of its parent's.
+static CROWDS: PerProcess<std::sync::atomic::AtomicUsize> = PerProcess::new(std::sync::atomic::AtomicUsize::default);
 
 /// Threads that are woken together: those who are woken wake the others.
-pub(crate) struct Crowd(Mutex<Rest>);
+pub(crate) struct Crowd {
+    rest: Mutex<Rest>,
+    counted: &'static std::sync::atomic::AtomicUsize,
+}
 
 struct Rest {
     seats: Vec<slab::IntoIter<Arc<Seat>>>,
@@ -303,14 +320,16 @@ impl Crowd {
         if seats.is_empty() {
             return;
         }
-        CROWDS.fetch_add(1, SeqCst);
+        let counted = CROWDS.get();
+        counted.fetch_add(1, SeqCst);
         let seats = seats.into_iter().map(Slab::into_iter).collect();
-        Arc::new(Crowd(Mutex::new(Rest { seats, coming: 0 }))).go_on(1);
+        let rest = Mutex::new(Rest { seats, coming: 0 });
+        Arc::new(Crowd { rest, counted }).go_on(1);
     }
 
     /// A helper has come.
     fn help(self: &Arc<Self>) {
-        self.0.lock().coming -= 1;
+        self.rest.lock().coming -= 1;
         self.go_on(COMING);
     }
 
@@ -318,14 +337,14 @@ impl Crowd {
     fn go_on(self: &Arc<Self>, coming: usize) {
         while let Some(seat) = self.next(coming) {
             if !seat.poke_in(self) {
-                self.0.lock().coming -= 1;
+                self.rest.lock().coming -= 1;
             }
         }
     }
 
     /// Takes a seat out, and counts it as coming.
     fn next(&self, coming: usize) -> Option<Arc<Seat>> {
-        let mut rest = self.0.lock();
+        let mut rest = self.rest.lock();
         if rest.coming >= coming {
             return None;
         }
@@ -342,7 +361,7 @@ impl Crowd {
 impl Drop for Crowd {
     /// Whoever pokes one of it, or is still to, holds it.
     fn drop(&mut self) {
-        CROWDS.fetch_sub(1, SeqCst);
+        self.counted.fetch_sub(1, SeqCst);
     }
 }
 

@@ -60,6 +60,9 @@ impl Tally<Core> {
         match jobs.queue.back() {
             Some(last) if last.shared().number() > number => {
                 let at = jobs.queue.partition_point(|entry| entry.shared().number() < number);
+                if at == 0 {
+                    self.front.store(number, Ordering::Relaxed);
+                }
                 jobs.queue.insert(at, entry);
             }
             last => {
@@ -105,8 +108,12 @@ impl Tally<Core> {
             let may_inline = self.may_inline();
             // The last one goes with the scope.
             let mut ended = None;
-            while self.live() > 0 {
+            loop {
+                // Before all looks: it may run callbacks, which may wait on this thread, and so take a poke.
                 self.node.expire();
+                if self.live() == 0 {
+                    break;
+                }
                 let stopping = self.node.is_stopping();
                 let entry =
                     if stopping || may_inline { self.claim_next(!stopping, chair.seat(), &mut ended) } else { None };

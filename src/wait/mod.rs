@@ -177,7 +177,12 @@ pub(crate) fn wait_in<T>(
         }
         let node = here.as_ref().map(|here| &here.node);
         if let Some(node) = node {
+            let was_due = node.next_due().is_some_and(|due| due <= clock.now());
             stop_at(node).map_err(End::Stopped)?;
+            if was_due {
+                // To mark what has passed may run callbacks, which may wait on this thread, and so take a poke.
+                continue;
+            }
         }
         if until.is_some_and(|until| until <= clock.now()) {
             return Err(End::TimedOut);
@@ -272,7 +277,11 @@ mod tests {
         *,
     };
     use crate::{
-        cancel::{deadline::Deadline, node::Parents, reason::ReasonKind},
+        cancel::{
+            deadline::Deadline,
+            node::{Parents, Sight, Terms},
+            reason::ReasonKind,
+        },
         park::{standstill::Party, virtual_run::Run},
         prim::Mutex,
     };
@@ -414,6 +423,38 @@ mod tests {
             });
             assert!(matches!(waited, Ok(Activity::Barrier)));
             assert_eq!(shown(), Some(Activity::Running));
+        });
+    }
+
+    /// In `cleanup` a deadline above ends no wait, but the waiter marks it, and runs what goes with that.
+    #[test]
+    fn a_waiter_looks_again_after_a_callback_that_has_waited_in_its_seat() {
+        soon(|| {
+            let (run, place) = (with_chair(|chair| Run::start(chair.seat())), Location::caller());
+            let (clock, label) = (Clock::Virtual(Arc::clone(&run)), Label::new("cleanup", None, place));
+            let deadline = Deadline::after(&clock, LONG, place);
+            let node = Node::new(&Parents::default(), label.clone(), clock.clone(), deadline);
+            let parents = Parents { parent: Some(&node), also: None };
+            // Of another clock, so that nobody watches the limit for it, and marks it before.
+            let below = Node::new(&parents, label.clone(), Clock::Real, None);
+            let came = Arc::new(AtomicBool::new(false));
+            let comes = Arc::clone(&came);
+            let _registration = below.on_cancel(Box::new(move || {
+                comes.store(true, Ordering::Relaxed);
+                with_chair(|chair| {
+                    chair.seat().poke();
+                    chair.park(None); // takes the poke
+                });
+            }));
+            let cleanup = Node::with(&parents, label, clock, Terms { sight: Sight::End, ..Terms::default() });
+            let waited = stand(&cleanup, || {
+                let until = run.now() + 2 * LONG;
+                let call = Call::new(Activity::Event, Wait::Closed);
+                let waited = wait(&call, Some(until), |_| came.load(Ordering::Relaxed).then_some(()));
+                waited.is_ok() && run.now() < until
+            });
+            run.finish();
+            assert!(waited);
         });
     }
 
