@@ -57,7 +57,7 @@
 
 use crate::{
     cancel::{
-        current::{self, Activity, Frame, Ground, Seed, Strand},
+        current::{self, Activity, Frame, Ground, Line, Seed, Strand},
         deadline::Deadline,
         mark::tree_lock,
         node::{Hook, Node, Parents, Sight, Terms},
@@ -949,13 +949,14 @@ fn a_joiner_is_told_of_the_end() {
 fn a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle() {
     check(|| {
         let scope = node(None, None);
-        let strand = Strand::on(&Ground::new(Arc::clone(&scope), None), Label { number: 1, ..label("job") }, 1);
-        let theirs = Arc::clone(&strand);
+        let (ground, seed) = (Ground::new(Arc::clone(&scope), None), Seed::new(None, Location::caller(), 1));
+        let strand = Arc::clone(seed.strand(&ground));
         let waiter = thread::spawn(move || {
             let chair = Chair::new();
-            theirs.set_seat(chair.seat());
+            let (line, base) = (Line::Seed(&seed, &ground), &ground.node);
+            let frame = Frame { line, base, is_region: false, scope: 0, inlined: 0, uses: None };
             let call = Call::new(Activity::Sleep, Wait::Open);
-            current::enter(Frame::of(&theirs), || wait_in(&chair, &call, None, &mut |_| None::<()>).is_err())
+            current::enter(frame, || wait_in(&chair, &call, None, &mut |_| None::<()>).is_err())
         });
         cancel(strand.node());
         assert!(waiter.join().unwrap());
