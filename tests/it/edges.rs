@@ -433,6 +433,7 @@ mod forked {
             busy();
             let (pool, over, token) = (&Pool::builder().build().unwrap(), &Arc::new(Event::new()), &CancelToken::new());
             let (there, all) = mpsc::channel();
+            let shared = &CancelToken::new();
             thread::scope(|t| {
                 // A body, a job that sleeps, a joiner, and who shuts their pool down, twice.
                 let opened = there.clone();
@@ -460,9 +461,20 @@ mod forked {
                 t.spawn(|| token.cancel());
                 all.recv().unwrap();
                 t.spawn(|| drop(registered));
+                // A sleeper under a token that a child cancels, with a sleeper of its own: the parent's is in the list as well.
+                t.spawn(|| shared.enter(|| sleep(HOUR)));
                 for _ in 0..3 {
-                    assert!(in_fork(|| everything_works(None)));
+                    assert!(in_fork(|| {
+                        everything_works(None);
+                        thread::scope(|t| {
+                            let sleeper = t.spawn(|| shared.enter(|| sleep(HOUR)));
+                            until_all_sleep();
+                            shared.cancel();
+                            assert!(sleeper.join().unwrap().is_err());
+                        });
+                    }));
                 }
+                shared.cancel();
                 over.set();
             });
             everything_works(None);
