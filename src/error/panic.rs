@@ -53,7 +53,7 @@ pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> &str {
 /// # Errors
 ///
 /// Returns the payload if the drop panicked.
-pub(crate) fn try_drop<T>(value: T) -> Result<(), Box<dyn Any + Send>> {
+fn try_drop<T>(value: T) -> Result<(), Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(move || drop(value)))
 }
 

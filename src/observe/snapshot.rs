@@ -235,7 +235,7 @@ fn take(first: Vec<What>) -> Snapshot {
                 if let Some(own) = job.own() {
                     below.extend(children(own, strand));
                 }
-                let entry = Entry { parent, depth, ..entry(Kind::Job, job.own().unwrap_or(&core.node), strand) };
+                let entry = Entry { parent, depth, ..entry(Kind::Job, core.nearest(&job), strand) };
                 let entry = match &run {
                     Some(run) if job.has_started() => Entry { since: entry.since.or(Some(run.since)), ..entry },
                     _ => Entry { state: State::Queued, ..entry },

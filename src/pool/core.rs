@@ -268,7 +268,7 @@ impl PoolCore {
         for hand in left {
             drop(hand.thread.join());
         }
-        self.state.lock().joining = false;
+        self.lock().joining = false;
         self.changed.tell();
     }
 

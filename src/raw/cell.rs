@@ -97,9 +97,7 @@ impl<S, F, V> Cell<S, F, V> {
         // SAFETY: nobody else touches it, as the caller promises, and a move calls nobody.
         self.content.with_mut(|place| unsafe { place.replace(content) })
     }
-}
 
-impl<S, F, V> Cell<S, F, V> {
     /// Takes the closure, if it is there.
     ///
     /// # Safety

@@ -77,7 +77,7 @@ pub(crate) struct Run {
     pub(crate) since: Instant,
 }
 
-/// How many queued jobs a scope keeps room for, although fewer are queued: 32 KiB.
+/// How many queued jobs a scope keeps room for, although fewer are queued: 24 KiB.
 const ROOM: usize = 1024;
 
 #[derive(Default)]
@@ -280,6 +280,11 @@ impl Core {
         })
     }
 
+    /// The nearest node that exists where `job` stands, if it is in no region.
+    pub(crate) fn nearest<'a>(&'a self, job: &'a Job) -> &'a Arc<Node> {
+        job.own().unwrap_or(&self.node)
+    }
+
     /// Takes out the entry of `job`, if it is queued still.
     pub(crate) fn claim_job(&self, job: &Job) -> Option<Claimed> {
         self.claim_at(|jobs| jobs.find(job))
@@ -335,6 +340,14 @@ impl Core {
     pub(crate) fn may_inline(&self) -> bool {
         let depth = current::with(|frame| frame.map_or(0, |frame| frame.inlined));
         self.inline && depth < INLINE_DEPTH && !thread::panicking()
+    }
+
+    /// A thread may be had again: a refusal from here on is told anew.
+    pub(super) fn forget_refusal(&self) {
+        // Written only where there is one, as each spawn and each job of a worker comes by. Pairs with the swap in `rescue`.
+        if self.refused.load(Ordering::Acquire) {
+            self.refused.store(false, Ordering::Release);
+        }
     }
 
     /// Whether the last call for a thread was refused.

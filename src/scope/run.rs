@@ -121,7 +121,7 @@ impl Claimed {
         let job: &Job = self.tied.shared();
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
         let line = Line::Seed(&job.seed, &core.ground);
-        line.nearest().expire();
+        core.nearest(job).expire();
         let frame = Frame { line, base: &core.node, is_region: false, scope: core.id, inlined, uses: Some(&core.pool) };
         current::enter(frame, || {
             // The look after the claim (D6): a cancel from here on finds a started job.
@@ -149,7 +149,7 @@ fn execute(core: &Core, job: &Job, claimed: &Claimed) {
         Ok(ended) => ended.unwrap_or(Ended::Value),
         Err(payload) => Ended::DropPanicked(payload),
     };
-    job.own().unwrap_or(&core.node).expire();
+    core.nearest(job).expire();
     let failure = match ended {
         Ended::Value => return finish(core, job, Outcome::Value, None),
         Ended::DropPanicked(payload) => Failure::Panic(payload),

@@ -75,11 +75,9 @@ impl Tally<Core> {
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
         let lists = run.is_none() && !mem::replace(&mut jobs.listed, true);
         drop(jobs);
-        // After it: a refusal from here on is told anew, and who is told finds the entry. If a refusal is told at this moment
-        // and not seen here, its pokes, or its look at the queue, come before the entry was queued: then it is seen.
-        if self.refused.load(Ordering::Acquire) {
-            self.refused.store(false, Ordering::Release);
-        }
+        // After it: who is told of a refusal from here on finds the entry. If one is told at this moment and not seen here, its
+        // pokes, or its look at the queue, come before the entry was queued: then it is seen.
+        self.forget_refusal();
         if run.is_none() && !lists && !own_thread {
             return;
         }
@@ -193,7 +191,7 @@ impl Awaited for Tally<Core> {
 
 impl Source for Tally<Core> {
     fn run_one(&self) -> bool {
-        self.refused.store(false, Ordering::Release);
+        self.forget_refusal();
         let entry = match self.node.clock().run() {
             None => self.claim(false),
             Some(_) if mutant!("virtual_worker_takes_any") => self.claim_at(|jobs| jobs.queue.len().checked_sub(1)),
