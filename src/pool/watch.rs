@@ -62,6 +62,9 @@ const STEADY: Duration = Duration::from_micros(250);
 /// After so many such looks. A look takes some 10 us of CPU, most of it the kernel's.
 const STEADY_AFTER: u32 = 32;
 
+/// For how long, about, a thread that does nothing but spawn is left alone. Then the jobs themselves may be long.
+const LEFT_ALONE: Duration = Duration::from_millis(1);
+
 /// How seldom looks come, at most, while anything is listed.
 const LONG: Duration = Duration::from_millis(5);
 
@@ -168,8 +171,10 @@ impl State {
             // A virtual run calls for each job when its turn comes.
             if listed.source.turns().is_none() {
                 if let Some((first, last)) = listed.source.line() {
-                    let started = first.saturating_sub(listed.front);
-                    queues.old |= first <= listed.mark && started < many;
+                    let (started, spawned) = (first.saturating_sub(listed.front), last.saturating_sub(listed.mark));
+                    // Whoever spawns so fast is left alone, too: a worker would fight for the queue's lock. But not for long.
+                    let spawns = spawned >= many && self.sight.interval < LEFT_ALONE;
+                    queues.old |= first <= listed.mark && started < many && !spawns;
                     queues.new |= first > listed.mark;
                     (listed.mark, listed.front) = (last, first);
                 }
