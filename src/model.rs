@@ -35,6 +35,7 @@
 //! | `a_callback_kept_registered_runs_once` | no cancel misses it, none runs it twice | a registration that does not look |
 //! | `a_callback_of_a_closed_node_never_runs` | a close is not a cancel | effects that call for *closed* |
 //! | `the_owner_sees_everything_when_the_count_is_zero` | effects and captures are gone before the count is lowered, and the last lowering wakes | a count lowered before the closure is dropped, a relaxed count, a poke before the count |
+//! | `the_owner_sees_everything_of_what_was_given_back` | the same where it is lowered by who has the lock | as above |
 //! | `the_owner_sees_everything_of_what_was_swept` | the same for a closure that is discarded | a count lowered before the captures are dropped |
 //! | `a_frame_stays_open_for_what_its_closures_tie` | a late spawn goes up before its spawner comes down | a count raised by whoever runs the closure |
 //! | `a_value_is_taken_or_dropped_once_by_either_end` | the content of a cell belongs to one end at a time | a writer that stores its state where it should swap |
@@ -74,7 +75,7 @@ use crate::{
     scope::{
         core::{Core, Queued, Setup},
         cycle,
-        job::{Job, Outcome},
+        job::{Facts, Outcome},
         run,
     },
     wait::{Call, wait_in},
@@ -655,13 +656,15 @@ fn a_callback_of_a_closed_node_never_runs() {
 struct Owner(Arc<Seat>);
 
 impl Home for Owner {
+    type Held = ();
+
     fn all_home(&self) {
         self.0.poke();
     }
 }
 
 /// No face: the tether itself.
-struct Bare<H>(std::marker::PhantomData<H>);
+struct Bare<H: Home>(std::marker::PhantomData<H>);
 
 impl<H: Home> Face for Bare<H> {
     type Home = H;
@@ -701,7 +704,7 @@ impl Drop for Touches<'_> {
 fn a_frame_stays_open_for_what_its_closures_tie() {
     check(|| {
         let chair = Chair::new();
-        let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+        let tally = Tally::new(Owner(Arc::clone(chair.seat())), ());
         let cell = Plain::default();
         let mut thread = None;
         let result = tether::<Bare<Owner>, _, _>(
@@ -710,10 +713,11 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
                 let (tether, late) = (frame.0, Touches(&cell));
                 let second = Arc::new(Mutex::new(None));
                 let place = Arc::clone(&second);
-                let (first, _) = tether.tie((), move || {
-                    *place.lock() = Some(tether.tie((), move || late.go()).0);
+                let tie_late = move || {
+                    *place.lock() = Some(tether.tie((), move || late.go(), |(), tied| tied).0);
                     Ok::<(), ()>(())
-                });
+                };
+                let (first, _) = tether.tie((), tie_late, |(), tied| tied);
                 thread = Some(thread::spawn(move || {
                     first.run();
                     // From here on, only the second holds the frame open.
@@ -737,18 +741,29 @@ fn a_frame_stays_open_for_what_its_closures_tie() {
 
 #[test]
 fn the_owner_sees_everything_when_the_count_is_zero() {
-    check(|| counted_out(drop));
+    check(|| counted_out(|_, tied| drop(tied)));
+}
+
+#[test]
+fn the_owner_sees_everything_of_what_was_given_back() {
+    check(|| {
+        counted_out(|tally, tied| {
+            let spent = tied.spend();
+            let shared = tally.lock().give_back(spent);
+            drop(shared);
+        });
+    });
 }
 
 #[test]
 fn the_owner_sees_everything_of_what_was_swept() {
-    check(|| counted_out(|tied| tied.discard().unwrap()));
+    check(|| counted_out(|_, tied| tied.discard().unwrap()));
 }
 
 /// One closure is run and dropped, the other only dropped, in that way.
-fn counted_out(unrun: fn(Tied<Owner, (), ()>)) {
+fn counted_out(unrun: fn(&Tally<Owner>, Tied<Owner, (), ()>)) {
     let chair = Chair::new();
-    let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+    let tally = Tally::new(Owner(Arc::clone(chair.seat())), ());
     let cells = [Plain::default(), Plain::default()];
     let mut threads = Vec::new();
     let result = tether::<Bare<Owner>, _, _>(
@@ -756,13 +771,14 @@ fn counted_out(unrun: fn(Tied<Owner, (), ()>)) {
         |frame| {
             let tether = frame.0;
             let run = Touches(&cells[0]);
-            let (tied, _) = tether.tie((), move || run.go());
+            let (tied, _) = tether.tie((), move || run.go(), |(), tied| tied);
             threads.push(thread::spawn(move || {
                 tied.run();
             }));
             let dropped = Touches(&cells[1]);
-            let (tied, _) = tether.tie((), move || dropped.go());
-            threads.push(thread::spawn(move || unrun(tied)));
+            let (tied, _) = tether.tie((), move || dropped.go(), |(), tied| tied);
+            let tally = Arc::clone(&tally);
+            threads.push(thread::spawn(move || unrun(&tally, tied)));
         },
         drop,
         || {
@@ -793,15 +809,19 @@ fn a_value_that_nobody_wants_is_dropped_once() {
 /// One thread runs a closure and the frame's owner ends with its reader, in that way.
 fn cell_ends(end: impl for<'t> FnOnce(Reader<'t, (), Touches<'t>, ()>)) {
     let chair = Chair::new();
-    let tally = Tally::new(Owner(Arc::clone(chair.seat())));
+    let tally = Tally::new(Owner(Arc::clone(chair.seat())), ());
     let value = Plain::default();
     let mut thread = None;
     let result = tether::<Bare<Owner>, _, _>(
         &tally,
         |frame| {
             let value = &value;
-            let (tied, reader) = frame.0.tie((), move || Ok(Touches(value)));
-            thread = Some(thread::spawn(move || drop(tied.run())));
+            let (tied, reader) = frame.0.tie((), move || Ok(Touches(value)), |(), tied| tied);
+            thread = Some(thread::spawn(move || {
+                tied.run();
+                let before = tied.publish(1);
+                assert_eq!((before.unwrap(), tied.shared().state()), (0, 1));
+            }));
             end(reader);
         },
         drop,
@@ -859,14 +879,17 @@ fn claim_against(stop: Stop) {
         |frame| {
             let (ran, captures) = (&ran, Touches(&captures));
             let tether: &Tether<'_, '_, Core> = frame.0;
-            let (tied, _): (Queued, _) = tether.tie(Job::new(seed.take().unwrap(), false, false), move || {
+            let work = move || {
                 captures.touch();
                 ran.touch();
                 Ok(())
-            });
+            };
+            let facts = Facts::new(seed.take().unwrap(), false, false);
+            let (tied, _): (Queued, _) = tether.tie(facts, work, |_, tied| tied);
             let job = job.insert(tied.shared().clone());
             let claimed = core.claim_new(tied).unwrap();
-            threads.push(thread::spawn(move || claimed.run(false)));
+            let runs_in = Arc::clone(&core);
+            threads.push(thread::spawn(move || runs_in.leave(claimed.run(&runs_in, false).unwrap())));
             if stop != Stop::Not {
                 let (job, node, core) = (job.clone(), Arc::clone(&node), Arc::clone(&core));
                 let ground = Arc::clone(&ground);
@@ -1035,9 +1058,7 @@ impl Jobs {
             chair.park(None);
         }
     }
-}
 
-impl Source for Jobs {
     fn run_one(&self) -> bool {
         let mut queue = self.queue.lock();
         if queue.0 == 0 {
@@ -1059,6 +1080,19 @@ impl Source for Jobs {
         self.changed.tell();
         self.owner.poke();
         true
+    }
+}
+
+impl Source for Jobs {
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+        let mut ran = false;
+        while self.run_one() {
+            ran = true;
+            if !go_on() {
+                break;
+            }
+        }
+        ran
     }
 
     fn queued(&self) -> usize {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 /// A scope as the pool sees it: queued jobs that a worker may run.
 pub(crate) trait Source: Send + Sync + 'static {
-    /// Claims one queued job, if there is one, and runs or sweeps it to its end. Does not unwind.
-    fn run_one(&self) -> bool;
+    /// Claims a queued job, if there is one, and runs or sweeps it to its end; and so on with the next, if `go_on` says so, which
+    /// is asked after each. Of a virtual run one only. Tells whether there was one. Does not unwind.
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool;
     /// How many jobs are queued. Without a lock: a hint for who has not ordered it otherwise.
     fn queued(&self) -> usize;
     /// The numbers of the first and the last job that are queued, or a little before and after. Without a lock: whoever

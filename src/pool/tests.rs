@@ -83,9 +83,17 @@ impl Fake {
 }
 
 impl Source for Fake {
-    fn run_one(&self) -> bool {
-        let task = self.tasks.lock().unwrap().pop_front();
-        task.map(|task| task()).is_some()
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+        let mut ran = false;
+        loop {
+            let task = self.tasks.lock().unwrap().pop_front();
+            let Some(task) = task else { return ran };
+            task();
+            ran = true;
+            if !go_on() {
+                return true;
+            }
+        }
     }
 
     fn queued(&self) -> usize {
@@ -215,7 +223,7 @@ fn a_source_whose_owner_did_its_jobs_is_let_go() {
     let refuse = Config { refuse: Some(Arc::new(|_| true)), ..Config::default() };
     let (core, source) = (PoolCore::new(refuse), Fake::new());
     source.give(&core, || ());
-    while source.run_one() {}
+    source.run(&mut || true);
     until("let go", || Arc::strong_count(&source) == 1);
     assert!(!source.listed.load(Ordering::SeqCst));
     assert_eq!(core.counts().workers, 0);
@@ -332,7 +340,7 @@ fn a_scope_that_is_over_is_taken_off_the_list() {
     core.enter_scope().unwrap();
     source.queue(&core, || ());
     assert!(source.is_listed());
-    while source.run_one() {}
+    source.run(&mut || true);
     core.leave_scope(&*source);
     assert!(!source.is_listed());
     until("let go", || Arc::strong_count(&source) == 1);

@@ -595,7 +595,7 @@ mod tests {
         state.coming = 0;
         begin(state, called);
         for _ in 0..called {
-            source.run_one();
+            source.run(&mut || false);
         }
         called
     }
@@ -650,7 +650,7 @@ mod tests {
         state.active = 0;
         for _ in 0..10 {
             assert_eq!(look(&mut state, &source, |_| false), 0);
-            assert!(source.run_one());
+            assert!(source.run(&mut || false));
             source.push(|| ());
         }
     }

@@ -149,15 +149,13 @@ impl PoolCore {
 
     /// Runs jobs of a source: one, and more if nobody else may be in want of this worker.
     fn serve(&self, source: &dyn Source, post: &Post) {
-        while source.run_one() {
+        source.run(&mut || {
             // Nobody else writes it.
             post.finished.store(post.finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             // Hints: see "out of the lock" in `core.rs`.
             let others = self.recall.load(Ordering::Relaxed) || post.unseen.load(Ordering::Relaxed);
-            if (others && !mutant!("worker_never_looks_up")) || source.turns().is_some() {
-                return;
-            }
-        }
+            !others || mutant!("worker_never_looks_up")
+        });
     }
 
     /// A worker dies of a bug in a source: its place must not die with it.

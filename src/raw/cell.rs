@@ -1,14 +1,18 @@
 //! One allocation for a closure, then its value, and what goes with them: [`cell`].
 //!
 //! A cell has two ends, one of each. The [`Writer`] runs the closure, or drops it, and leaves the value; the [`Reader`] takes
-//! the value, or says that nobody wants it. Besides, any number of [`Shared`] may look at what goes with the two (`S`).
+//! the value, or says that nobody wants it. Besides, any number of [`Shared`] may look at its [`Head`]: what goes with the
+//! two (`S`), and a small state that is the user's. All that changes is in one word, so that to leave the value, to tell of
+//! it, and to let go cost one exchange.
 //!
-//! | bit | means | set |
+//! | bits | mean | set |
 //! |---|---|---|
-//! | `FILLED` | the writer has left a value, and touches the content no more | by the writer, once |
-//! | `LEFT` | the reader touches the content no more, unless it has set the bit as the second | by the reader, once |
+//! | `FILLED` | the writer touches the content no more; it has left a value, if it had one | by the writer, once |
+//! | `LEFT` | the reader touches the content no more | by the reader, once, unless `FILLED` is set |
+//! | `STATE` | what the user likes | by whom the user likes |
+//! | from `ONE` up | how many ends and `Shared` there are | by each that comes and goes |
 //!
-//! The content belongs to the writer until it sets its bit. Who sets the second bit has what is there.
+//! The content belongs to the writer until it sets its bit; after that to the reader, unless that had left.
 //!
 //! # Promises
 //!
@@ -16,24 +20,31 @@
 //! 2. When the writer is gone, and the reader as well, nothing is left in the cell, whoever shares it still: so what is
 //!    shared need not know for how long closure and value may borrow.
 //! 3. A reader that is leaked leaks the value, and nothing else.
+//! 4. Who sees a state sees what was done before it was set.
 //!
 //! # Does not know
 //!
 //! Who sees to it that the ends go while what is borrowed is there: of the writer, `tether.rs`; of the reader, its lifetime.
 
-use crate::prim::{AtomicU8, Ordering, UnsafeCell};
+use crate::prim::{AtomicU64, Ordering, UnsafeCell};
 use std::{
     any::Any,
     fmt,
     marker::PhantomData,
-    mem::{self, MaybeUninit},
+    mem::{self, ManuallyDrop, MaybeUninit},
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Weak},
+    ptr::{self, NonNull},
 };
 
-const FILLED: u8 = 1;
-const LEFT: u8 = 2;
+const FILLED: u64 = 1;
+const LEFT: u64 = 2;
+/// Where the user's state stands.
+const SHIFT: u32 = 2;
+const STATE: u64 = 0xff << SHIFT;
+/// One end, or one `Shared`. There is no room in memory for as many as the rest of the word can count, and to leak them all
+/// takes centuries.
+const ONE: u64 = 1 << 10;
 
 enum Content<F, V> {
     Closure(F),
@@ -41,20 +52,68 @@ enum Content<F, V> {
     Empty,
 }
 
-struct Cell<S, F, V> {
+/// The part of a cell that everybody may look at.
+pub(crate) struct Head<S> {
+    word: AtomicU64,
     shared: S,
-    state: AtomicU8,
-    content: UnsafeCell<Content<F, V>>,
 }
 
-// SAFETY: `shared` is shared as such. The content is touched by one end at a time (see the header), so it is sent from thread
-// to thread, and never shared.
-unsafe impl<S: Sync, F: Send, V: Send> Sync for Cell<S, F, V> {}
+impl<S> Head<S> {
+    fn new(shared: S) -> Self {
+        Head { word: AtomicU64::new(2 * ONE), shared }
+    }
+
+    /// Returns the user's state.
+    #[inline]
+    pub(crate) fn state(&self) -> u8 {
+        // Pairs with the exchanges in `set_state` and `publish`.
+        state_of(self.word.load(Ordering::Acquire))
+    }
+
+    /// Sets the user's state to what `next` makes of it, if anything, in one step. Returns what was there; an `Err` if nothing
+    /// was set.
+    #[inline]
+    pub(crate) fn set_state(&self, next: impl Fn(u8) -> Option<u8>) -> Result<u8, u8> {
+        let next = |word| next(state_of(word)).map(|to| with_state(word, to));
+        // Pairs with itself and `state`: publishes what was done before, and sees what was done before the state it replaces.
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).map(state_of).map_err(state_of)
+    }
+}
+
+fn state_of(word: u64) -> u8 {
+    ((word & STATE) >> SHIFT) as u8
+}
+
+fn with_state(word: u64, state: u8) -> u64 {
+    (word & !STATE) | (u64::from(state) << SHIFT)
+}
+
+impl<S> Deref for Head<S> {
+    type Target = S;
+
+    #[inline]
+    fn deref(&self) -> &S {
+        &self.shared
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Head<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+/// Subtle: in this order in memory, as a pointer to a cell is one to its head.
+#[repr(C)]
+struct Cell<S, F, V> {
+    head: Head<S>,
+    content: UnsafeCell<Content<F, V>>,
+}
 
 /// How a closure ended.
 #[derive(Debug)]
 pub(crate) enum Ended<E> {
-    /// With a value, which the reader has, or nobody wanted.
+    /// With a value, which is in the cell, or nobody wanted.
     Value,
     Failed(E),
     /// Nobody wanted the value, and its `Drop` has panicked.
@@ -62,29 +121,35 @@ pub(crate) enum Ended<E> {
 }
 
 /// A cell of which closure and value are forgotten.
-trait Erased<S, E>: Send + Sync {
-    fn shared(&self) -> &S;
-
-    /// Calls the closure, if it is there.
+trait Erased<S, E> {
+    /// Calls the closure, if it is there, and puts the value in its place.
     ///
     /// # Safety
     ///
     /// By the one writer.
     unsafe fn run(&self) -> Option<Ended<E>>;
 
-    /// Drops the closure, if it is there.
+    /// Drops the closure, or the value, if it is there and the writer's.
     ///
     /// # Safety
     ///
     /// By the one writer.
     unsafe fn discard(&self);
 
-    /// Moves the value to `place`, if it is there; else nobody wants it.
+    /// Sets the user's state, and gives a value that is there to the reader, in one step, which returns the state before. If the
+    /// reader has left, the value is dropped instead, first; if that panics, nothing is set.
     ///
     /// # Safety
     ///
-    /// By the one reader, once. `place` is room for a value of the reader's type.
-    unsafe fn leave(&self, place: *mut ()) -> bool;
+    /// By the one writer.
+    unsafe fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>>;
+
+    /// Moves the value to `place`, if there is one; it is the reader's.
+    ///
+    /// # Safety
+    ///
+    /// By the one reader, once, when it has seen `FILLED`. `place` is room for a value of the reader's type.
+    unsafe fn give(&self, place: *mut ()) -> bool;
 }
 
 impl<S, F, V> Cell<S, F, V> {
@@ -93,70 +158,75 @@ impl<S, F, V> Cell<S, F, V> {
     /// # Safety
     ///
     /// By the end that may touch the content.
+    #[inline]
     unsafe fn replace(&self, content: Content<F, V>) -> Content<F, V> {
         // SAFETY: nobody else touches it, as the caller promises, and a move calls nobody.
         self.content.with_mut(|place| unsafe { place.replace(content) })
     }
 
-    /// Takes the closure, if it is there.
+    /// Takes what is in it, if it is the writer's.
     ///
     /// # Safety
     ///
     /// By the one writer.
-    unsafe fn closure(&self) -> Option<F> {
+    #[inline]
+    unsafe fn take_ours(&self) -> Content<F, V> {
         // We see what we have set ourselves.
-        if self.state.load(Ordering::Relaxed) & FILLED != 0 {
-            return None;
+        if self.head.word.load(Ordering::Relaxed) & FILLED != 0 {
+            return Content::Empty;
         }
         // SAFETY: so the content is ours.
-        match unsafe { self.replace(Content::Empty) } {
-            Content::Closure(closure) => Some(closure),
-            Content::Value(_) | Content::Empty => None,
-        }
+        unsafe { self.replace(Content::Empty) }
     }
 }
 
 impl<S, F, V, E> Erased<S, E> for Cell<S, F, V>
 where
-    S: Send + Sync,
-    F: FnOnce() -> Result<V, E> + Send,
-    V: Send,
+    F: FnOnce() -> Result<V, E>,
 {
-    fn shared(&self) -> &S {
-        &self.shared
-    }
-
     unsafe fn run(&self) -> Option<Ended<E>> {
         // SAFETY: the caller's promise.
-        let value = match unsafe { self.closure() }?() {
+        let Content::Closure(closure) = (unsafe { self.take_ours() }) else { return None };
+        let value = match closure() {
             Ok(value) => value,
             Err(error) => return Some(Ended::Failed(error)),
         };
-        // Spares the way through the cell; what decides is the bit.
-        if self.state.load(Ordering::Relaxed) & LEFT != 0 {
-            return Some(try_drop(value));
+        // Spares the way through the cell; what decides is `publish`.
+        if self.head.word.load(Ordering::Relaxed) & LEFT != 0 {
+            return Some(match try_drop(value) {
+                Ok(()) => Ended::Value,
+                Err(payload) => Ended::DropPanicked(payload),
+            });
         }
         // SAFETY: ours until the bit is set.
         unsafe { self.replace(Content::Value(value)) };
-        // Pairs with that in `leave`: the reader finds the value, or we find that it is gone.
-        if self.state.fetch_or(FILLED, Ordering::AcqRel) & LEFT == 0 {
-            return Some(Ended::Value);
-        }
-        // SAFETY: ours is the second bit.
-        Some(try_drop(unsafe { self.replace(Content::Empty) }))
+        Some(Ended::Value)
     }
 
     unsafe fn discard(&self) {
         // SAFETY: the caller's promise.
-        drop(unsafe { self.closure() });
+        drop(unsafe { self.take_ours() });
     }
 
-    unsafe fn leave(&self, place: *mut ()) -> bool {
-        // Pairs with that in `run`.
-        if self.state.fetch_or(LEFT, Ordering::AcqRel) & FILLED == 0 {
-            return false;
+    unsafe fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
+        let mut now = self.head.word.load(Ordering::Relaxed);
+        loop {
+            if now & LEFT != 0 {
+                // SAFETY: ours, as the bit is not set: the caller publishes once.
+                try_drop(unsafe { self.take_ours() })?;
+            }
+            // Pairs with those in `Reader::leave`, where the reader finds the value, or we find that it is gone; and with
+            // `Head::state`.
+            let next = with_state(now, state) | FILLED;
+            match self.head.word.compare_exchange(now, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(before) => return Ok(state_of(before)),
+                Err(other) => now = other,
+            }
         }
-        // SAFETY: ours is the second bit.
+    }
+
+    unsafe fn give(&self, place: *mut ()) -> bool {
+        // SAFETY: the reader's since `FILLED`.
         let Content::Value(value) = (unsafe { self.replace(Content::Empty) }) else { return false };
         // SAFETY: the caller's promise: a reader of values of this type has brought the place.
         unsafe { place.cast::<V>().write(value) };
@@ -165,11 +235,8 @@ where
 }
 
 /// Drops what nobody wants; its panic is told, not raised.
-fn try_drop<E>(value: impl Sized) -> Ended<E> {
-    match catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        Ok(()) => Ended::Value,
-        Err(payload) => Ended::DropPanicked(payload),
-    }
+fn try_drop(value: impl Sized) -> Result<(), Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| drop(value)))
 }
 
 /// Makes a cell.
@@ -177,6 +244,7 @@ fn try_drop<E>(value: impl Sized) -> Ended<E> {
 /// # Safety
 ///
 /// The writer is gone before what `closure` borrows is.
+#[inline]
 pub(super) unsafe fn cell<'t, S, F, V, E>(shared: S, closure: F) -> (Writer<S, E>, Reader<'t, S, V, E>)
 where
     S: Send + Sync + 'static,
@@ -185,15 +253,16 @@ where
     E: 'static,
 {
     let content = UnsafeCell::new(Content::Closure(closure));
-    let cell: Arc<dyn Erased<S, E> + 't> = Arc::new(Cell { shared, state: AtomicU8::new(0), content });
+    let cell: Box<dyn Erased<S, E> + 't> = Box::new(Cell { head: Head::new(shared), content });
+    let cell = NonNull::from(Box::leak(cell));
     // SAFETY: only the lifetime bound changes: both types are the same fat pointer to the same vtable. What borrows is in the
     // content alone. The closure is gone when the writer is, and so is a value that no reader has taken by then, unless the
     // reader is still there; it is gone with the reader, whose lifetime is that of the value. A reader that is leaked keeps
-    // its count of the `Arc`, so that the value is never dropped. Without ends the content is `Empty`, and to drop that drops
-    // nothing that borrows.
-    let cell = unsafe { mem::transmute::<Arc<dyn Erased<S, E> + 't>, Arc<dyn Erased<S, E>>>(cell) };
-    let shared = Shared(Arc::clone(&cell));
-    let reader = Reader { shared, open: true, value: PhantomData, lifetime: PhantomData };
+    // its count, so that the value is never dropped. Without ends the content is `Empty`, and to drop that drops nothing that
+    // borrows.
+    let cell = unsafe { mem::transmute::<NonNull<dyn Erased<S, E> + 't>, NonNull<dyn Erased<S, E>>>(cell) };
+    // The word has counted both.
+    let reader = Reader { shared: ManuallyDrop::new(Shared(cell)), value: PhantomData, lifetime: PhantomData };
     (Writer { shared: Shared(cell), alone: PhantomData }, reader)
 }
 
@@ -205,21 +274,51 @@ pub(super) struct Writer<S: 'static, E: 'static> {
 }
 
 impl<S, E> Writer<S, E> {
-    /// Calls the closure, if it is there. Its captures are gone when this returns.
+    /// Calls the closure, if it is there. Its captures are gone when this returns. A value is for nobody yet.
     #[inline]
     pub(super) fn run(&self) -> Option<Ended<E>> {
         // SAFETY: this is the one writer, on one thread. Of two calls, one inside the other, the inner one finds nothing.
-        unsafe { self.shared.0.run() }
+        unsafe { self.shared.cell().run() }
     }
 
-    /// Drops the closure, if it is there; its panic passes.
+    /// Drops the closure, or a value that was not published; its panic passes.
     pub(super) fn discard(&self) {
         // SAFETY: as in `run`.
-        unsafe { self.shared.0.discard() }
+        unsafe { self.shared.cell().discard() }
+    }
+
+    /// Sets the state, and gives the value to the reader, if there is one, in one step. Returns the state before. If the reader
+    /// has left, the value is dropped first, and if that panics, nothing is set.
+    ///
+    /// Once; after that it only sets the state.
+    #[inline]
+    pub(super) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
+        if self.is_filled() {
+            return Ok(self.shared.set_state(|_| Some(state)).unwrap_or_else(|before| before));
+        }
+        // SAFETY: as in `run`; the content is the writer's still.
+        unsafe { self.shared.cell().publish(state) }
     }
 
     pub(super) fn shared(&self) -> &Shared<S, E> {
         &self.shared
+    }
+
+    /// We see what we have set ourselves.
+    #[inline]
+    fn is_filled(&self) -> bool {
+        self.shared.word.load(Ordering::Relaxed) & FILLED != 0
+    }
+
+    /// Drops what is there and not published, and goes.
+    #[inline]
+    pub(super) fn end(self) -> Shared<S, E> {
+        if !self.is_filled() {
+            self.discard();
+        }
+        let this = ManuallyDrop::new(self);
+        // SAFETY: what is read is not used, nor dropped, there.
+        unsafe { ptr::read(&raw const this.shared) }
     }
 }
 
@@ -231,9 +330,7 @@ impl<S, E> Drop for Writer<S, E> {
 
 /// The end that takes the value. Dropping it drops the value, if it is there.
 pub(crate) struct Reader<'t, S: 'static, V, E: 'static> {
-    shared: Shared<S, E>,
-    /// Whether it has not been said yet that nobody wants the value.
-    open: bool,
+    shared: ManuallyDrop<Shared<S, E>>,
     value: PhantomData<fn() -> V>,
     /// That of the value: it lives no longer.
     lifetime: PhantomData<&'t ()>,
@@ -241,17 +338,38 @@ pub(crate) struct Reader<'t, S: 'static, V, E: 'static> {
 
 impl<S, V, E> Reader<'_, S, V, E> {
     /// Takes the value, if it is there.
-    pub(crate) fn take(mut self) -> Option<V> {
-        self.leave()
+    pub(crate) fn take(self) -> Option<V> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is not dropped, nor used after.
+        unsafe { Self::leave(&mut this.shared) }
     }
 
-    fn leave(&mut self) -> Option<V> {
-        if !mem::take(&mut self.open) {
-            return None;
+    /// Takes the value if it is there, else says that nobody wants it; and lets the cell go.
+    ///
+    /// # Safety
+    ///
+    /// By the one reader, once; it uses `shared` no more.
+    unsafe fn leave(shared: &mut ManuallyDrop<Shared<S, E>>) -> Option<V> {
+        let word = &shared.word;
+        // Both pair with the exchange in `publish`.
+        let mut now = word.load(Ordering::Acquire);
+        while now & FILLED == 0 {
+            match word.compare_exchange(now, (now | LEFT) - ONE, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(before) => {
+                    if before < 2 * ONE {
+                        // SAFETY: ours was the last count.
+                        unsafe { shared.free() };
+                    }
+                    return None;
+                }
+                Err(other) => now = other,
+            }
         }
         let mut value = MaybeUninit::<V>::uninit();
-        // SAFETY: this is the one reader, `open` makes it once, and `cell` has given it the type of the cell's value.
-        let is_there = unsafe { self.shared.0.leave(value.as_mut_ptr().cast()) };
+        // SAFETY: this is the one reader, once, it has seen `FILLED`, and `cell` has given it the type of the cell's value.
+        let is_there = unsafe { shared.cell().give(value.as_mut_ptr().cast()) };
+        // SAFETY: the caller's promise.
+        unsafe { ManuallyDrop::drop(shared) };
         // SAFETY: then it was written.
         is_there.then(|| unsafe { value.assume_init() })
     }
@@ -263,44 +381,73 @@ impl<S, V, E> Reader<'_, S, V, E> {
 
 impl<S, V, E> Drop for Reader<'_, S, V, E> {
     fn drop(&mut self) {
-        drop(self.leave());
+        // SAFETY: it is gone after this.
+        drop(unsafe { Self::leave(&mut self.shared) });
     }
 }
 
-/// What goes with a closure, for whoever needs it, for as long as they like.
-pub(crate) struct Shared<S: 'static, E: 'static>(Arc<dyn Erased<S, E>>);
+/// A cell's head, for whoever needs it, for as long as they like.
+pub(crate) struct Shared<S: 'static, E: 'static>(NonNull<dyn Erased<S, E>>);
+
+// SAFETY: what is shared is so as such; the content is touched by one end at a time (see the header), so it is sent from thread
+// to thread, and never shared: `cell` asks that closure and value may be. Who lets go last drops what is shared, and a content
+// that is empty.
+unsafe impl<S: Send + Sync, E> Send for Shared<S, E> {}
+// SAFETY: as above.
+unsafe impl<S: Send + Sync, E> Sync for Shared<S, E> {}
 
 impl<S, E> Shared<S, E> {
-    pub(crate) fn downgrade(&self) -> WeakShared<S, E> {
-        WeakShared(Arc::downgrade(&self.0))
+    #[inline]
+    fn cell(&self) -> &dyn Erased<S, E> {
+        // SAFETY: it is there until the last count is given back, and this has one.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Frees the cell.
+    ///
+    /// # Safety
+    ///
+    /// Nobody has a count, and nobody uses this after.
+    #[inline]
+    unsafe fn free(&self) {
+        // SAFETY: it comes from a `Box`, and is freed once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
 impl<S, E> Clone for Shared<S, E> {
     fn clone(&self) -> Self {
-        Shared(Arc::clone(&self.0))
+        // Publishes nothing: the one that is cloned keeps the cell meanwhile.
+        self.word.fetch_add(ONE, Ordering::Relaxed);
+        Shared(self.0)
+    }
+}
+
+impl<S, E> Drop for Shared<S, E> {
+    #[inline]
+    fn drop(&mut self) {
+        // Pairs with the exchange below, and that in `Reader::leave`, of all who have let go: what they did is done before the cell
+        // is freed. Alone there is nobody to race with, and the exchange is spared.
+        let alone = self.word.load(Ordering::Acquire) < 2 * ONE;
+        if alone || self.word.fetch_sub(ONE, Ordering::AcqRel) < 2 * ONE {
+            // SAFETY: ours was the last count.
+            unsafe { self.free() };
+        }
     }
 }
 
 impl<S, E> Deref for Shared<S, E> {
-    type Target = S;
+    type Target = Head<S>;
 
-    fn deref(&self) -> &S {
-        self.0.shared()
+    #[inline]
+    fn deref(&self) -> &Head<S> {
+        // SAFETY: as in `cell`; a pointer to a cell is one to its head, as it is laid out.
+        unsafe { self.0.cast::<Head<S>>().as_ref() }
     }
 }
 
 impl<S: fmt::Debug, E> fmt::Debug for Shared<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.shared().fmt(f)
-    }
-}
-
-/// A [`Shared`] that does not keep the cell.
-pub(crate) struct WeakShared<S: 'static, E: 'static>(Weak<dyn Erased<S, E>>);
-
-impl<S, E> WeakShared<S, E> {
-    pub(crate) fn upgrade(&self) -> Option<Shared<S, E>> {
-        self.0.upgrade().map(Shared)
+        (**self).fmt(f)
     }
 }

@@ -9,7 +9,7 @@ mod fork;
 mod stack;
 mod tether;
 
-pub(crate) use cell::{Ended, Reader, Shared};
+pub(crate) use cell::{Ended, Head, Reader, Shared};
 pub(crate) use fork::{PerProcess, generation};
 pub(crate) use stack::{Layer, Stack};
-pub(crate) use tether::{Face, Home, Tally, Tether, Tied, tether};
+pub(crate) use tether::{Face, Held, Home, Spent, Tally, Tether, Tied, tether};

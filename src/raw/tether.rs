@@ -11,17 +11,20 @@
 //! 2. *Nothing is missed.* When `tether` returns, all effects of every tied closure are visible to its caller.
 //! 3. *No early exit.* Only code that holds `&'t Tether` may raise the count: the body, and closures that hold the
 //!    count up themselves. So a zero seen after the body is final.
-//! 4. *No late touch.* The count lives in an [`Arc`] that the frame holds. After lowering it, a [`Tied`] touches nothing: the
-//!    frame may be gone (rust-lang/rust#98498). Only who lowers it to zero has something left to do, to tell the owner, and
-//!    shares that `Arc` before.
+//! 4. *No late touch.* When the count is zero the frame may be gone (rust-lang/rust#98498). So who lowers it has the tally from
+//!    elsewhere than from what held the count up: from an [`Arc`], or a reference into the frame of code that the frame
+//!    itself waits for.
 //! 5. A [`Tied`] that is leaked is never lowered: `tether` then waits for ever, which is safe.
+//!
+//! The count changes under the tally's lock, which also guards what its user likes ([`Home::Held`]): who queues a closure, or
+//! takes the next one, has the lock anyway, and pays nothing more for the count.
 //!
 //! # Does not know
 //!
 //! How the owner waits and what the closures do: both are the caller's.
 
 use crate::{
-    prim::{AtomicUsize, Ordering},
+    prim::{AtomicUsize, Mutex, MutexGuard, Ordering},
     raw::cell::{Ended, Reader, Shared, Writer, cell},
 };
 use std::{
@@ -29,45 +32,132 @@ use std::{
     fmt,
     marker::PhantomData,
     mem::{self, ManuallyDrop},
-    ops::Deref,
+    ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
-    process,
+    process, ptr,
     sync::{Arc, Weak},
     thread,
 };
 
-/// What a [`Tally`] tells when the count reaches zero.
+/// What a [`Tally`] holds, and tells when the count reaches zero.
 pub(crate) trait Home: Send + Sync + 'static {
-    /// Called by whoever lowered the count to zero, after that: wakes the owner.
+    /// What stands under the lock.
+    type Held: Send;
+
+    /// Called by whoever lowered the count to zero, after that, without the lock: wakes the owner.
     fn all_home(&self);
 }
 
 /// The count of tied closures that are not gone yet, beside what their threads may reach (`home`).
-pub(crate) struct Tally<H> {
+pub(crate) struct Tally<H: Home> {
+    /// Changed under the lock.
     live: AtomicUsize,
+    held: Mutex<H::Held>,
     home: H,
 }
 
 impl<H: Home> Tally<H> {
     #[cfg(all(test, tassel_loom))]
-    pub(crate) fn new(home: H) -> Arc<Self> {
-        Arc::new(Tally { live: AtomicUsize::new(0), home })
+    pub(crate) fn new(home: H, held: H::Held) -> Arc<Self> {
+        Arc::new(Tally { live: AtomicUsize::new(0), held: Mutex::new(held), home })
     }
 
     /// Makes a tally with a home that knows where it is.
-    pub(crate) fn new_cyclic(home: impl FnOnce(&Weak<Self>) -> H) -> Arc<Self> {
-        Arc::new_cyclic(|me| Tally { live: AtomicUsize::new(0), home: home(me) })
+    pub(crate) fn new_cyclic(held: H::Held, home: impl FnOnce(&Weak<Self>) -> H) -> Arc<Self> {
+        Arc::new_cyclic(|me| Tally { live: AtomicUsize::new(0), held: Mutex::new(held), home: home(me) })
     }
 
     /// Tells how many tied closures are not gone yet.
+    #[inline]
     pub(crate) fn live(&self) -> usize {
         mutant!("count_read_relaxed" => return self.live.load(Ordering::Relaxed));
-        // Pairs with the release in `Count::drop`: what a closure wrote is visible to who sees it gone.
+        // Pairs with the release in `Held::lower`: what a closure wrote is visible to who sees it gone. Those that were gone
+        // before it come with it, by the lock. A raise publishes nothing; but a zero is never one.
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Takes the lock.
+    #[inline]
+    pub(crate) fn lock(&self) -> Held<'_, H> {
+        Held { guard: self.held.lock(), tally: self, tells: Tells(None) }
     }
 }
 
-impl<H> Deref for Tally<H> {
+/// A tally's lock.
+///
+/// Subtle: fields drop in the order they stand, the lock before the owner is told.
+pub(crate) struct Held<'a, H: Home> {
+    guard: MutexGuard<'a, H::Held>,
+    tally: &'a Tally<H>,
+    tells: Tells<'a, H>,
+}
+
+/// Tells the owner when dropped, if anything is to be told.
+struct Tells<'a, H: Home>(Option<&'a H>);
+
+impl<H: Home> Drop for Tells<'_, H> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(home) = self.0 {
+            home.all_home();
+        }
+    }
+}
+
+impl<'a, H: Home> Held<'a, H> {
+    /// Lowers the count for a closure that is gone. Gives back what went with it, to be dropped without the lock.
+    ///
+    /// Promise 4: `self` borrows the tally from elsewhere, as `spent` is moved.
+    #[inline]
+    pub(crate) fn give_back<S, E>(&mut self, spent: Spent<H, S, E>) -> Shared<S, E> {
+        let Spent { shared, count } = spent;
+        assert!(ptr::eq(self.tally, count.0), "a closure comes back to the tally that it was tied to");
+        mem::forget(count);
+        self.lower();
+        shared
+    }
+
+    #[inline]
+    fn lower(&mut self) {
+        let live = &self.tally.live;
+        let told_before = mutant!("poke_before_count");
+        if told_before {
+            self.tally.home.all_home();
+        }
+        // Changes come under the lock alone.
+        let left = live.load(Ordering::Relaxed) - 1;
+        // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
+        live.store(left, Ordering::Release);
+        if left == 0 && !told_before {
+            let tally: &'a Tally<H> = self.tally;
+            self.tells.0 = Some(&tally.home);
+        }
+    }
+}
+
+impl<H: Home> Deref for Held<'_, H> {
+    type Target = H::Held;
+
+    #[inline]
+    fn deref(&self) -> &H::Held {
+        &self.guard
+    }
+}
+
+impl<H: Home> DerefMut for Held<'_, H> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut H::Held {
+        &mut self.guard
+    }
+}
+
+impl<H: Home> fmt::Debug for Held<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").finish_non_exhaustive()
+    }
+}
+
+impl<H: Home> Deref for Tally<H> {
     type Target = H;
 
     fn deref(&self) -> &H {
@@ -76,7 +166,7 @@ impl<H> Deref for Tally<H> {
 }
 
 /// The right to tie closures that borrow for `'t`. Invariant in both lifetimes, as std's scope is.
-pub(crate) struct Tether<'t, 'env: 't, H> {
+pub(crate) struct Tether<'t, 'env: 't, H: Home> {
     tally: &'t Arc<Tally<H>>,
     lifetimes: PhantomData<(&'t mut &'t (), &'env mut &'env ())>,
 }
@@ -102,39 +192,36 @@ impl<'t, H: Home> Tether<'t, '_, H> {
         self.tally
     }
 
-    /// Makes `closure` ownable by any thread, with something that goes with it, and gives the end where its value will be.
-    /// The frame stays open until the [`Tied`] is gone.
-    ///
-    /// # Panics
-    ///
-    /// If more closures are alive than `isize::MAX`, which takes leaking them in a loop.
-    pub(crate) fn tie<S, V, E>(
+    /// Makes `closure` ownable by any thread, with something that goes with it, has `put` put it under the tally's lock, and gives
+    /// the end where its value will be. The frame stays open until the [`Tied`] is gone. `put` must not drop it.
+    #[inline]
+    pub(crate) fn tie<S, V, E, R>(
         &'t self,
         shared: S,
         closure: impl FnOnce() -> Result<V, E> + Send + 't,
-    ) -> (Tied<H, S, E>, Reader<'t, S, V, E>)
+        put: impl FnOnce(&mut H::Held, Tied<H, S, E>) -> R,
+    ) -> (R, Reader<'t, S, V, E>)
     where
         S: Send + Sync + 'static,
         V: Send + 't,
         E: 'static,
     {
-        // A counter that publishes nothing: the closure reaches its thread by other means. The reads of `Tally::live` see
-        // past it: a release goes on through whatever is added after it.
-        let before = self.tally.live.fetch_add(1, Ordering::Relaxed);
-        if before > usize::MAX / 2 {
-            self.tally.live.fetch_sub(1, Ordering::Relaxed);
-            panic!("too many live jobs in a scope: jobs that are spawned in a loop must be able to finish");
-        }
-        let count = Count(Arc::as_ptr(self.tally));
         // SAFETY: the writer is gone before what the closure borrows for `'t`.
         // * That is there until `tether` returns. The body has to accept any `'t`, so all that it can borrow for that long is
         //   older than the call of `tether` (`'env`), or is the face in its frame.
         // * The writer is gone before `tether` returns. A `Tether` comes from `tether` alone, whose frame is open while
-        //   there is a `&'t Tether`; the count that it waits for was raised above; `Tied` lowers it only after its writer was
-        //   dropped (its fields drop in that order, and nothing else takes a `Count`); `tether` does not return while the
-        //   count is up, and aborts the process if anything unwinds through it.
+        //   there is a `&'t Tether`; here it is an argument, and nothing but a `Tied` leaves with the writer. The count that
+        //   the frame waits for is raised before there is one; `Tied` and `Spent` lower it only after the content was dropped
+        //   (`Spent` comes from a writer that has dropped it; a `Tied`'s fields drop in that order, and nothing else takes a
+        //   `Count`); `tether` does not return while the count is up, and aborts the process if anything unwinds through it.
         let (writer, reader) = unsafe { cell(shared, closure) };
-        (Tied { writer, count }, reader)
+        let mut held = self.tally.lock();
+        // No sum of closures, each in memory of its own, overflows.
+        let live = self.tally.live.load(Ordering::Relaxed) + 1;
+        // Publishes nothing: the closure reaches its thread by other means.
+        self.tally.live.store(live, Ordering::Relaxed);
+        let tied = Tied { writer, count: Count(Arc::as_ptr(self.tally)) };
+        (put(&mut held, tied), reader)
     }
 }
 
@@ -172,31 +259,24 @@ impl<H: Home> Count<H> {
 
 impl<H: Home> Drop for Count<H> {
     fn drop(&mut self) {
-        let live = &self.tally().live;
-        mutant!("poke_before_count" => self.keep().home.all_home(); live.fetch_sub(1, Ordering::Release); return);
-        let mut now = live.load(Ordering::Relaxed);
-        loop {
-            // Promise 4: whoever lowers it to zero shares the tally before; anybody else touches nothing after.
-            let last = (now == 1).then(|| self.keep());
-            // Pairs with the acquire in `Tally::live`: everything this closure did is published here.
-            match live.compare_exchange_weak(now, now - 1, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => {
-                    if let Some(tally) = last {
-                        tally.home.all_home();
-                    }
-                    return;
-                }
-                Err(other) => now = other,
-            }
-        }
+        // Promise 4.
+        let tally = self.keep();
+        tally.lock().lower();
     }
 }
 
-/// A closure that holds its frame open. Dropping it unrun drops the closure, then lets the frame go.
+/// A closure that holds its frame open. Dropping it unrun drops the closure, then lets the frame go, under the tally's lock.
 ///
 /// Subtle: fields drop in the order they stand, the closure before the count.
 pub(crate) struct Tied<H: Home, S: 'static, E: 'static> {
     writer: Writer<S, E>,
+    count: Count<H>,
+}
+
+/// What is left of a [`Tied`] whose closure is gone: it holds the frame open until it is [given back](Held::give_back), or
+/// dropped.
+pub(crate) struct Spent<H: Home, S: 'static, E: 'static> {
+    shared: Shared<S, E>,
     count: Count<H>,
 }
 
@@ -210,14 +290,26 @@ impl<H: Home, S, E> Tied<H, S, E> {
         self.writer.shared()
     }
 
-    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open until
-    /// `self` is dropped.
+    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open.
+    #[inline]
     pub(crate) fn run(&self) -> Option<Ended<E>> {
         self.writer.run()
     }
 
-    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open until `self` is
-    /// dropped.
+    /// Sets the cell's state, and gives the value to the reader, in one step; see [`Writer::publish`].
+    #[inline]
+    pub(crate) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
+        self.writer.publish(state)
+    }
+
+    /// Drops the closure, if it is there still.
+    #[inline]
+    pub(crate) fn spend(self) -> Spent<H, S, E> {
+        let Tied { writer, count } = self;
+        Spent { shared: writer.end(), count }
+    }
+
+    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open.
     pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
         mutant!("count_before_captures" => drop(Count(self.count.0)));
         catch_unwind(AssertUnwindSafe(|| self.writer.discard()))
@@ -227,6 +319,12 @@ impl<H: Home, S, E> Tied<H, S, E> {
 impl<H: Home, S, E> fmt::Debug for Tied<H, S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tied").finish_non_exhaustive()
+    }
+}
+
+impl<H: Home, S, E> fmt::Debug for Spent<H, S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spent").finish_non_exhaustive()
     }
 }
 

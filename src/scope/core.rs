@@ -27,8 +27,8 @@ use crate::{
     },
     pool::PoolCore,
     prim::{AtomicU64, Mutex},
-    raw::{Home, Tally, Tied},
-    scope::job::{Job, JobRef},
+    raw::{Held, Home, Spent, Tally, Tied},
+    scope::job::{Facts, Job, JobRef},
 };
 use slab::Slab;
 use std::{
@@ -52,7 +52,7 @@ pub(crate) const INLINE_DEPTH: u32 = 128;
 const JOB_NOTES: usize = 5;
 
 /// An entry of a scope's queue: a job with its closure. It holds the scope open until it is dropped.
-pub(crate) type Queued = Tied<Core, Job, Failure>;
+pub(crate) type Queued = Tied<Core, Facts, Failure>;
 
 /// An entry that was taken out.
 #[derive(Debug)]
@@ -63,10 +63,18 @@ pub(crate) struct Claimed {
     pub(super) since: Instant,
 }
 
-/// The place of a job among those that are claimed. Its runner gives it back when the job has ended, later if that is
-/// cheaper: with its next claim.
+/// The place of a job among those that are claimed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Key(usize);
+pub(super) struct Key(usize);
+
+/// A job that has ended. It holds the scope open until its runner gives it back: at once, or where that is cheaper, with its
+/// next claim.
+#[derive(Debug)]
+#[must_use = "the scope stays open until it is given back"]
+pub(crate) struct Over {
+    pub(super) spent: Spent<Core, Facts, Failure>,
+    pub(super) key: Key,
+}
 
 /// A job that is out of the queue, who runs it, and since when.
 #[derive(Clone, Debug)]
@@ -80,8 +88,9 @@ pub(crate) struct Run {
 /// How many queued jobs a scope keeps room for, although fewer are queued: 24 KiB.
 const ROOM: usize = 1024;
 
+/// What a scope has under its lock.
 #[derive(Default)]
-pub(super) struct Jobs {
+pub(crate) struct Jobs {
     pub(super) queue: VecDeque<Queued>,
     /// The pool has the scope on its list, or is about to. Goes down only when nothing is queued.
     pub(super) listed: bool,
@@ -164,7 +173,6 @@ pub(crate) struct Core {
     pub(super) owner: Arc<Seat>,
     /// How many jobs have been numbered.
     spawned: AtomicU64,
-    pub(super) jobs: Mutex<Jobs>,
     /// How long the queue is, for those who look without its lock. Written under it.
     pub(super) queued: AtomicUsize,
     /// Likewise, a number that the first job in the queue has, or a lower one.
@@ -202,7 +210,8 @@ impl Core {
         let Setup { ground, pool, body, fail_fast, inline, inlined, keep } = setup;
         let node = Arc::clone(&ground.node);
         let opened = node.clock().now();
-        Tally::new_cyclic(|me| Core {
+        let jobs = Jobs { log: Log::with_limit(keep), ..Jobs::with_room() };
+        Tally::new_cyclic(jobs, |me| Core {
             id: current::next_id(),
             node,
             pool,
@@ -215,14 +224,15 @@ impl Core {
             listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             spawned: AtomicU64::new(0),
-            jobs: Mutex::new(Jobs { log: Log::with_limit(keep), ..Jobs::with_room() }),
             queued: AtomicUsize::new(0),
             front: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             me: Weak::clone(me),
         })
     }
+}
 
+impl Tally<Core> {
     pub(super) fn tally(&self) -> Option<Arc<Tally<Core>>> {
         self.me.upgrade()
     }
@@ -264,13 +274,8 @@ impl Core {
     }
 
     /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
-    /// `own_thread` job.
-    pub(super) fn claim(&self, inline: bool) -> Option<Claimed> {
-        with_chair(|chair| self.claim_next(inline, chair.seat(), &mut None))
-    }
-
-    /// As [`claim`](Core::claim), for a thread with that seat, which gives back the job that it has run before.
-    pub(super) fn claim_next(&self, inline: bool, seat: &Arc<Seat>, ended: &mut Option<Key>) -> Option<Claimed> {
+    /// `own_thread` job. The thread has that seat, and gives back the job that it has run before.
+    pub(super) fn claim_next(&self, inline: bool, seat: &Arc<Seat>, ended: &mut Option<Over>) -> Option<Claimed> {
         self.claim_by(seat, ended, |jobs| {
             let may_run = |entry: &Queued| !(inline && entry.shared().own_thread);
             match jobs.queue.front() {
@@ -297,13 +302,13 @@ impl Core {
     fn claim_by(
         &self,
         seat: &Arc<Seat>,
-        ended: &mut Option<Key>,
+        ended: &mut Option<Over>,
         find: impl FnOnce(&Jobs) -> Option<usize>,
     ) -> Option<Claimed> {
         let now = self.node.clock().now();
         let seat = (!Arc::ptr_eq(seat, &self.owner)).then_some(seat);
-        let mut jobs = self.jobs.lock();
-        let gone = ended.take().and_then(|Key(key)| jobs.claimed.try_remove(key));
+        let mut jobs = self.lock();
+        let gone = ended.take().map(|over| take_back(&mut jobs, over));
         let at = find(&jobs);
         let entry = at.and_then(|at| jobs.claim(at, seat, now));
         if let (Some(0), Some(entry)) = (at, &entry) {
@@ -322,17 +327,17 @@ impl Core {
     /// Claims a job that was just tied, for a model without a pool.
     #[cfg(all(test, tassel_loom))]
     pub(crate) fn claim_new(&self, entry: Queued) -> Option<Claimed> {
-        self.jobs.lock().queue.push_back(entry);
-        self.claim(false)
+        self.lock().queue.push_back(entry);
+        with_chair(|chair| self.claim_next(false, chair.seat(), &mut None))
     }
 
     /// `job` is waited for by a thread that is about to park: if no thread can be had for it, that one is.
     pub(crate) fn add_joined(&self, job: &JobRef) -> usize {
-        self.jobs.lock().joined.insert(job.clone())
+        self.lock().joined.insert(job.clone())
     }
 
     pub(crate) fn remove_joined(&self, key: usize) {
-        let gone = self.jobs.lock().joined.try_remove(key);
+        let gone = self.lock().joined.try_remove(key);
         drop(gone);
     }
 
@@ -356,9 +361,9 @@ impl Core {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// Gives back a job that has ended, run or not. The scope may be over.
-    pub(super) fn leave(&self, ended: Key) {
-        let gone = self.jobs.lock().claimed.try_remove(ended.0);
+    /// Gives back a job that has ended, run or not. The scope may be over after this.
+    pub(crate) fn leave(&self, over: Over) {
+        let gone = take_back(&mut self.lock(), over);
         drop(gone);
     }
 
@@ -369,14 +374,14 @@ impl Core {
 
     /// Its turn has come only now.
     pub(super) fn set_since(&self, claimed: &Claimed) {
-        if let Some(run) = self.jobs.lock().claimed.get_mut(claimed.key.0) {
+        if let Some(run) = self.lock().claimed.get_mut(claimed.key.0) {
             run.since = claimed.since;
         }
     }
 
     /// Lists the jobs that are alive, in the order of spawning, with what is known of those that were claimed.
     pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Run>)> {
-        let jobs = self.jobs.lock();
+        let jobs = self.lock();
         let queued = jobs.queue.iter().map(|entry| (entry.shared().clone(), None));
         let claimed = jobs.claimed.iter().map(|(_, run)| run).filter(|run| !run.job.has_ended());
         let claimed = claimed.map(|run| (run.job.clone(), Some(run.clone())));
@@ -388,7 +393,7 @@ impl Core {
 
     /// The threads that run its code: the owner's, and its jobs'.
     pub(super) fn threads(&self) -> Vec<Arc<dyn Party>> {
-        let mut threads = self.jobs.lock().running(&self.owner, |_| true);
+        let mut threads = self.lock().running(&self.owner, |_| true);
         threads.push(Arc::clone(&self.owner) as Arc<dyn Party>);
         threads
     }
@@ -400,7 +405,7 @@ impl Core {
             return vec![Arc::new(Moving)];
         }
         let now = self.node.clock().now();
-        let jobs = self.jobs.lock();
+        let jobs = self.lock();
         let queued = match job {
             Some(job) => jobs.find(job).is_some(),
             None => !jobs.queue.is_empty(),
@@ -429,7 +434,7 @@ impl Core {
         let during = self.node.is_stopping();
         let bounded = !isolated && origin.role == Role::Job;
         let leaf = Leaf::new(origin, failure, during).with_notes(notes);
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         let over = if bounded {
             jobs.log.put_bounded(leaf)
         } else {
@@ -442,29 +447,29 @@ impl Core {
 
     /// Gives an isolated job's failure to its joiner.
     pub(crate) fn take_leaf(&self, id: JobId) -> Option<Leaf> {
-        self.jobs.lock().log.take(id)
+        self.lock().log.take(id)
     }
 
     /// A job was stopped, or kept from starting (D2): by the stop of the scope, or for a reason of its own that is not the
     /// scope's will.
     pub(crate) fn note_cut(&self, alone: Option<Reason>) {
         if let Some(alone) = alone {
-            self.jobs.lock().cut_alone.get_or_insert(alone);
+            self.lock().cut_alone.get_or_insert(alone);
             return;
         }
         let by_will = self.node.outside().is_none() && self.node.own().is_some_and(|own| own.by_will);
         if !by_will {
-            self.jobs.lock().cut = true;
+            self.lock().cut = true;
         }
     }
 
     /// Keeps what a job put around its stop, if nobody fails: as notes of the scope's own leaf, the first few of all jobs.
     pub(crate) fn note_stop(&self, job: &Label, error: &anyhow::Error) {
-        if self.jobs.lock().job_notes.len() >= JOB_NOTES {
+        if self.lock().job_notes.len() >= JOB_NOTES {
             return;
         }
         let notes: Vec<_> = around_stop(error).into_iter().map(|note| format!("{job}: {note}")).collect();
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         let room = JOB_NOTES.saturating_sub(jobs.job_notes.len());
         jobs.job_notes.extend(notes.into_iter().take(room));
     }
@@ -481,7 +486,15 @@ impl Core {
     }
 }
 
+/// Takes a job back that has ended. What is returned is to be dropped without the lock.
+fn take_back(jobs: &mut Held<'_, Core>, over: Over) -> (JobRef, Option<Run>) {
+    let Over { spent, key } = over;
+    (jobs.give_back(spent), jobs.claimed.try_remove(key.0))
+}
+
 impl Home for Core {
+    type Held = Jobs;
+
     fn all_home(&self) {
         self.owner.poke();
     }

@@ -14,6 +14,7 @@ use crate::{
     error::{
         ErrorGroup, Failure, JobId, Leaf, Origin, Role, ScopeInfo, around_stop, drop_guarded, stop_in, thread_name,
     },
+    raw::Tally,
     scope::core::{Core, keep_room},
 };
 use std::thread;
@@ -28,7 +29,7 @@ pub(crate) enum Body<T> {
     Failed,
 }
 
-impl Core {
+impl Tally<Core> {
     pub(super) fn body_origin(&self) -> Origin {
         let took = self.node.clock().now().saturating_duration_since(self.opened);
         Origin {
@@ -53,7 +54,7 @@ impl Core {
                 Some(_) if self.node.is_stopping() => {
                     let notes = around_stop(&error);
                     drop_guarded(error);
-                    self.jobs.lock().body_notes = notes;
+                    self.lock().body_notes = notes;
                     return Body::Stopped;
                 }
                 _ => Failure::Error(error),
@@ -74,7 +75,7 @@ impl Core {
         let (outside, own) = (self.node.outside(), self.node.own());
         let reason = self.node.reason();
         self.node.close();
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         debug_assert!(jobs.queue.is_empty(), "an entry holds the count up");
         let room = jobs.take_room();
         let mut log = std::mem::take(&mut jobs.log);

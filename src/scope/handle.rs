@@ -32,7 +32,7 @@ use crate::{
     scope::{
         core::Core,
         cycle::{self, Joining},
-        job::{Job, JobRef, Outcome},
+        job::{Facts, JobRef, Outcome},
         run,
     },
     wait::{self, Call, End},
@@ -52,7 +52,7 @@ use std::{
 /// ever. Failures are not leaked: they are the scope's, and that of an isolated job comes back in the group.
 pub struct JobHandle<'scope, V> {
     core: &'scope Arc<Tally<Core>>,
-    job: Reader<'scope, Job, V, Failure>,
+    job: Reader<'scope, Facts, V, Failure>,
     /// Makes the value of an isolated job out of its failure.
     from_leaf: Option<fn(Leaf) -> V>,
 }
@@ -60,7 +60,7 @@ pub struct JobHandle<'scope, V> {
 impl<'scope, V> JobHandle<'scope, V> {
     pub(crate) fn new(
         core: &'scope Arc<Tally<Core>>,
-        job: Reader<'scope, Job, V, Failure>,
+        job: Reader<'scope, Facts, V, Failure>,
         from_leaf: Option<fn(Leaf) -> V>,
     ) -> Self {
         JobHandle { core, job, from_leaf }
@@ -257,7 +257,7 @@ impl<'scope, V> JobHandle<'scope, V> {
         if limit.is_none() && !job.own_thread && self.cannot_outlast() && self.core.may_inline() {
             if let Some(entry) = self.core.claim_job(job) {
                 let _doing = Doing::since(entry.since, Activity::Join, place, Some(job.label()));
-                self.core.leave(entry.run(true));
+                entry.run_and_leave(self.core);
                 return Ok(job.outcome()); // there is one: it has run, or was swept
             }
         }
@@ -277,7 +277,7 @@ impl<'scope, V> JobHandle<'scope, V> {
             // D18: no thread can be had. The joiner's is one.
             if limit.is_none() && self.core.is_refused() && !job.own_thread && self.core.may_inline() {
                 if let Some(entry) = self.core.claim_job(job) {
-                    self.core.leave(entry.run(true));
+                    entry.run_and_leave(self.core);
                     return self.look();
                 }
             }
@@ -337,7 +337,7 @@ struct JoinOf {
 
 impl Awaited for JoinOf {
     fn enders(&self) -> Vec<Arc<dyn Party>> {
-        Core::enders(&self.core, Some(&self.job))
+        Tally::enders(&self.core, Some(&self.job))
     }
 }
 
@@ -348,7 +348,7 @@ enum Limit {
 
 /// Takes the seat out of the job's list when the wait is over.
 struct Joiner<'a> {
-    core: &'a Core,
+    core: &'a Tally<Core>,
     job: &'a JobRef,
     seat: std::cell::RefCell<Option<(Arc<Seat>, usize)>>,
 }

@@ -1,6 +1,6 @@
 //! One job: what it is called, how far it is, how it ended.
 //!
-//! | state | means | next |
+//! | stage | means | next |
 //! |---|---|---|
 //! | `QUEUED` | stands in its scope's queue, or was just claimed | `RUNNING` by its claimer, `DROPPED` by a cancel |
 //! | `RUNNING` | its claimer found no cancel after the claim | `DONE`, `ENDED` by its runner |
@@ -8,7 +8,7 @@
 //! | `ENDED` | it has ended otherwise, as its outcome says | |
 //! | `DROPPED` | will never start; its handle says so already, its captures may still be there | |
 //!
-//! Beside the state a bit tells that somebody joins it. A job that nobody waits for ends with one swap.
+//! Beside the stage a bit tells that somebody joins it. A job that nobody waits for ends with the exchange that publishes its value.
 //!
 //! # Promises
 //!
@@ -28,8 +28,8 @@ use crate::{
     },
     error::{Failure, JobId, JoinError},
     park::seat::Seat,
-    prim::{AtomicU8, Mutex, MutexGuard, Ordering},
-    raw::Shared,
+    prim::{Mutex, MutexGuard},
+    raw::{Head, Shared},
 };
 use once_cell::race::OnceBox;
 use std::{
@@ -40,9 +40,9 @@ use std::{
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
 const DROPPED: u8 = 2;
-const DONE: u8 = 3;
+pub(crate) const DONE: u8 = 3;
 const ENDED: u8 = 4;
-const STATE: u8 = 7;
+const STAGE: u8 = 7;
 
 /// Somebody may have registered as a joiner.
 const JOINED: u8 = 8;
@@ -70,26 +70,30 @@ struct Told {
     joiners: Vec<Arc<Seat>>,
 }
 
-/// What its scope, its runner and its handle share of a job.
+/// What its scope, its runner and its handle share of a job. The state is in the cell's word.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Facts {
     pub(crate) seed: Seed,
     /// The handle owns its failure (D5).
     pub(crate) isolated: bool,
     /// Never run on the thread of a scope's owner or joiner.
     pub(crate) own_thread: bool,
-    state: AtomicU8,
     rest: OnceBox<Rest>,
 }
 
+impl Facts {
+    pub(crate) fn new(seed: Seed, isolated: bool, own_thread: bool) -> Self {
+        Facts { seed, isolated, own_thread, rest: OnceBox::new() }
+    }
+}
+
+/// A job, as everybody sees it.
+pub(crate) type Job = Head<Facts>;
+
 /// A job, for whoever needs it, for as long as they like.
-pub(crate) type JobRef = Shared<Job, Failure>;
+pub(crate) type JobRef = Shared<Facts, Failure>;
 
 impl Job {
-    pub(crate) fn new(seed: Seed, isolated: bool, own_thread: bool) -> Self {
-        Job { seed, isolated, own_thread, state: AtomicU8::new(QUEUED), rest: OnceBox::new() }
-    }
-
     fn rest(&self) -> &Rest {
         self.rest.get_or_init(Box::default)
     }
@@ -115,40 +119,32 @@ impl Job {
         self.seed.own()
     }
 
-    fn state(&self) -> u8 {
-        // Pairs with the exchanges and swaps below: what goes with a state is there.
-        self.state.load(Ordering::Acquire) & STATE
+    fn stage(&self) -> u8 {
+        self.state() & STAGE
     }
 
     /// Leaves `QUEUED`; `false` if that has happened. Of those who try, one succeeds.
     fn leave_queued(&self, to: u8) -> bool {
-        let mut now = QUEUED;
-        loop {
-            match self.state.compare_exchange(now, now | to, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(joined) if joined & STATE == QUEUED => now = joined,
-                Err(_) => return false,
-            }
-        }
+        self.set_state(|now| (now & STAGE == QUEUED).then_some(now | to)).is_ok()
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.state() == QUEUED
+        self.stage() == QUEUED
     }
 
     /// Tells whether it has started and ended.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.state(), DONE | ENDED)
+        matches!(self.stage(), DONE | ENDED)
     }
 
     /// Tells whether its code has begun.
     pub(crate) fn has_started(&self) -> bool {
-        !matches!(self.state(), QUEUED | DROPPED)
+        !matches!(self.stage(), QUEUED | DROPPED)
     }
 
     /// Returns how the job ended, if it has.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        match self.state() {
+        match self.stage() {
             QUEUED | RUNNING => None,
             DONE => Some(Outcome::Value),
             // Whoever dropped it gives the outcome in the same lock.
@@ -163,8 +159,8 @@ impl Job {
             told.joiners.push(Arc::clone(seat));
         }
         drop(told);
-        // Pairs with the swap in `end`: it finds the bit and then the joiner, or the look that follows finds the end.
-        self.state.fetch_or(JOINED, Ordering::AcqRel);
+        // Against `has_value` and `end`: who ends it finds the bit and then the joiner, or the look that follows finds the end.
+        let _ = self.set_state(|now| Some(now | JOINED));
     }
 
     pub(crate) fn remove_joiner(&self, seat: &Seat) {
@@ -184,19 +180,20 @@ impl Job {
         }
     }
 
-    /// Gives the outcome of a job that has started, once, and tells the joiners.
-    pub(crate) fn end(&self, outcome: Outcome) {
-        if matches!(outcome, Outcome::Value) {
-            // Pairs with the load in `state`, and with `add_joiner`.
-            if self.state.swap(DONE, Ordering::AcqRel) & JOINED != 0 {
-                poke_all(self.told());
-            }
-            return;
+    /// The job has ended with a value; that was published with [`DONE`], and this was the state before.
+    #[inline]
+    pub(crate) fn has_value(&self, before: u8) {
+        if before & JOINED != 0 {
+            poke_all(self.told());
         }
+    }
+
+    /// Gives the outcome of a job that has started, but for a value, once, and tells the joiners.
+    pub(crate) fn end(&self, outcome: Outcome) {
         let mut told = self.told();
         told.outcome = Some(outcome);
-        // Pairs with the load in `state`. In the lock, so the joiners are taken after it.
-        self.state.swap(ENDED, Ordering::AcqRel);
+        // In the lock, so the joiners are taken after it.
+        let _ = self.set_state(|_| Some(ENDED));
         poke_all(told);
     }
 
@@ -220,7 +217,7 @@ impl Job {
 
     /// Waits until whoever decides that the job never starts has what goes with it on record.
     pub(crate) fn await_decision(&self) {
-        if self.state() == DROPPED {
+        if self.stage() == DROPPED {
             drop(self.told());
         }
     }

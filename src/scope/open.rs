@@ -27,7 +27,7 @@ use crate::{
     scope::{
         core::{Core, Setup},
         handle::JobHandle,
-        job::Job,
+        job::Facts,
         options::{OnFailure, OnPanic, ScopeOptions},
         run,
     },
@@ -386,10 +386,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// dropped before this returns. A running job is told the reason at its next
     /// [`checkpoint`](crate::checkpoint).
     ///
-    /// # Panics
-    ///
-    /// If the scope has more live jobs than `isize::MAX`.
-    ///
     /// # Examples
     ///
     /// ```
@@ -525,10 +521,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// As [`CancelToken::on_cancel`], but it counts like a job: the scope does not return while it is registered or
     /// running. So let the result go, or leak it and wait for ever. A panic in it is a failure of the scope.
     pub fn on_cancel(&'scope self, callback: impl FnOnce() + Send + 'scope) -> ScopeOnCancel<'scope> {
-        let (tied, value) = self.tether.tie((), move || {
+        let callback = move || {
             callback();
             Ok::<(), Infallible>(())
-        });
+        };
+        let (tied, value) = self.tether.tie((), callback, |_, tied| tied);
         drop(value);
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| tied.run()));
@@ -648,10 +645,6 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
     }
 
     /// Spawns the job: see [`Scope::spawn`].
-    ///
-    /// # Panics
-    ///
-    /// If the scope has more live jobs than `isize::MAX`.
     #[track_caller]
     pub fn spawn<F, R>(self, f: F) -> JobHandle<'scope, R::Value>
     where
@@ -688,18 +681,20 @@ impl<'scope, 'env> JobBuilder<'scope, 'env> {
         let core = self.scope.core();
         let has_timeout = self.timeout.is_some();
         let job = prepare(core, self.name, self.timeout, isolated, self.own_thread, place);
-        let (tied, value) = self.scope.tether.tie(job, move || match catch_unwind(AssertUnwindSafe(f)) {
+        let closure = move || match catch_unwind(AssertUnwindSafe(f)) {
             Ok(Ok(result)) => Ok(wrap(result)),
             Ok(Err(error)) => Err(Failure::Error(error)),
             Err(payload) => Err(Failure::Panic(payload)),
-        });
+        };
+        let tether = &self.scope.tether;
         if core.node.is_cancelled() {
+            let (tied, value) = tether.tie(job, closure, |_, tied| tied);
             run::refuse(core, &tied);
-        } else {
-            if has_timeout {
-                run::watch(core, tied.shared());
-            }
-            core.enqueue(tied);
+            return JobHandle::new(core, value, from_leaf);
+        }
+        let value = Tally::enqueue(tether, job, closure);
+        if has_timeout {
+            run::watch(core, value.shared());
         }
         JobHandle::new(core, value, from_leaf)
     }
@@ -714,7 +709,7 @@ fn prepare(
     isolated: bool,
     own_thread: bool,
     place: &'static Location<'static>,
-) -> Job {
+) -> Facts {
     let node = &core.node;
     let number = core.next_number();
     let run = node.clock().run();
@@ -723,7 +718,7 @@ fn prepare(
         let deadline = timeout.and_then(|timeout| Deadline::after(node.clock(), timeout, place));
         seed = seed.grown(run.map_or(0, |run| run.next_order()), deadline, &core.ground);
     }
-    Job::new(seed, isolated, own_thread)
+    Facts::new(seed, isolated, own_thread)
 }
 
 /// Options for an isolated job; see [`JobBuilder::isolated`].
@@ -745,10 +740,6 @@ impl<'scope> IsolatedBuilder<'scope, '_> {
     }
 
     /// Spawns the job: see [`Scope::spawn`]. Joining gives its value, or its failure as a [`Leaf`].
-    ///
-    /// # Panics
-    ///
-    /// If the scope has more live jobs than `isize::MAX`.
     #[track_caller]
     pub fn spawn<F, R>(self, f: F) -> JobHandle<'scope, Result<R::Value, Leaf>>
     where

@@ -3,7 +3,7 @@
 //! # Promises
 //!
 //! 1. The order of the end (S11): closure and captures gone, leaf recorded, outcome visible, siblings cancelled (D21),
-//!    count lowered (by dropping the entry, last).
+//!    count lowered (by giving the entry back, last).
 //! 2. A job whose scope or handle was cancelled before it started never runs: its captures are dropped under a
 //!    guard, and its outcome is `Cancelled { started: false }` (D6).
 //!
@@ -21,8 +21,8 @@ use crate::{
     pool,
     raw::{Ended, Tally},
     scope::{
-        core::{Claimed, Core, Key, Queued},
-        job::{Job, JobRef, Outcome},
+        core::{Claimed, Core, Over, Queued},
+        job::{self, Job, JobRef, Outcome},
     },
 };
 use std::{
@@ -33,7 +33,7 @@ use std::{
 
 /// Decides that an unstarted job whose scope or own node is stopping never starts, so that handles can say so before its
 /// captures are gone. If its own time is over, that is a failure. `false` if there was nothing to decide.
-pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
+pub(crate) fn give_up(core: &Tally<Core>, job: &Job) -> bool {
     let reason = || job.own().and_then(|own| own.reason()).or_else(|| core.node.reason());
     let reason = if job.is_queued() { reason() } else { None };
     let mut tells = None;
@@ -59,7 +59,7 @@ pub(crate) fn give_up(core: &Core, job: &Job) -> bool {
 }
 
 /// Gives up as [`give_up`] does, and lets somebody come to drop the captures.
-pub(crate) fn give_up_now(core: &Core, job: &Job) {
+pub(crate) fn give_up_now(core: &Tally<Core>, job: &Job) {
     if give_up(core, job) {
         core.ask();
     }
@@ -67,17 +67,18 @@ pub(crate) fn give_up_now(core: &Core, job: &Job) {
 
 /// Has the job given up when its time is over, or its token is cancelled, even if nobody comes for it before.
 pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &JobRef) {
-    let (weak_core, weak_job) = (Arc::downgrade(core), job.downgrade());
+    // The job keeps what keeps it, until its node is closed: at its end.
+    let (weak_core, this) = (Arc::downgrade(core), job.clone());
     job.keep(job.seed.strand(&core.ground).node().on_cancel(Box::new(move || {
-        if let (Some(core), Some(job)) = (weak_core.upgrade(), weak_job.upgrade()) {
-            give_up_now(&core, &job);
+        if let Some(core) = weak_core.upgrade() {
+            give_up_now(&core, &this);
         }
     })));
 }
 
 /// Ends a job that is not even queued: the scope is cancelled. Its captures are dropped before any handle says so (D6); a
 /// panic of theirs is the spawner's.
-pub(crate) fn refuse(core: &Core, tied: &Queued) {
+pub(crate) fn refuse(core: &Tally<Core>, tied: &Queued) {
     let dropped = tied.discard();
     core.note_cut(None);
     give_up(core, tied.shared());
@@ -87,37 +88,46 @@ pub(crate) fn refuse(core: &Core, tied: &Queued) {
 }
 
 impl Claimed {
-    /// Runs the job to its end, or sweeps it if it may not start. Does not unwind. The caller [leaves](Core::leave) the result.
+    /// Runs the job to its end, or sweeps it if it may not start. Does not unwind. The caller [leaves](Tally::leave) the result, if
+    /// it was not given back already to `core`, which is the job's.
     ///
     /// `inline` on a thread that goes on with code of the same scope; else the thread is a worker, and free after.
-    #[must_use]
-    pub(crate) fn run(self, inline: bool) -> Key {
-        match self.tied.tally().node.clock().run().cloned() {
-            None => self.run_now(inline),
-            Some(run) => self.run_in_turn(&run, inline),
+    pub(crate) fn run(self, core: &Tally<Core>, inline: bool) -> Option<Over> {
+        match core.node.clock().run().cloned() {
+            None => Some(self.run_now(inline)),
+            Some(run) => {
+                self.run_in_turn(core, &run, inline);
+                None
+            }
         }
     }
 
     /// Runs it when its turn in a virtual run has come, and hands the baton on.
-    fn run_in_turn(mut self, run: &Run, inline: bool) -> Key {
+    fn run_in_turn(mut self, core: &Tally<Core>, run: &Run, inline: bool) {
         let order = self.tied.shared().seed.order();
         pool::while_blocked(|| with_chair(|chair| run.begin(chair, order)));
         let outer = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
         // The baton is handed on after the count was lowered, so that an owner woken by that is in the order.
         self.since = run.now();
-        self.tied.tally().set_since(&self);
-        let ended = self.run_now(inline);
+        core.set_since(&self);
+        core.leave(self.run_now(inline));
         if inline {
             pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
         } else {
             pool::set_coming();
             with_chair(|chair| run.end(chair.seat()));
         }
-        ended
     }
 
-    fn run_now(self, inline: bool) -> Key {
-        let core: &Core = self.tied.tally();
+    /// Runs it on a thread that goes on with code of the same scope, and gives it back.
+    pub(crate) fn run_and_leave(self, core: &Tally<Core>) {
+        if let Some(over) = self.run(core, true) {
+            core.leave(over);
+        }
+    }
+
+    fn run_now(self, inline: bool) -> Over {
+        let core: &Tally<Core> = self.tied.tally();
         let job: &Job = self.tied.shared();
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
         let line = Line::Seed(&job.seed, &core.ground);
@@ -136,14 +146,11 @@ impl Claimed {
         if let Some(own) = job.own() {
             own.close();
         }
-        let Claimed { tied, key, .. } = self;
-        // Last: lower the count.
-        drop(tied);
-        key
+        Over { spent: self.tied.spend(), key: self.key }
     }
 }
 
-fn execute(core: &Core, job: &Job, claimed: &Claimed) {
+fn execute(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
     // The closure catches the user's panics itself; what comes out here is a defect of ours, kept as a failure.
     let ended = match catch_unwind(AssertUnwindSafe(|| claimed.tied.run())) {
         Ok(ended) => ended.unwrap_or(Ended::Value),
@@ -151,7 +158,10 @@ fn execute(core: &Core, job: &Job, claimed: &Claimed) {
     };
     core.nearest(job).expire();
     let failure = match ended {
-        Ended::Value => return finish(core, job, Outcome::Value, None),
+        Ended::Value => match claimed.tied.publish(job::DONE) {
+            Ok(before) => return job.has_value(before),
+            Err(payload) => Failure::Panic(payload), // of the value's drop: its handle went this moment
+        },
         Ended::DropPanicked(payload) => Failure::Panic(payload),
         Ended::Failed(failure) => failure,
     };
@@ -178,7 +188,7 @@ enum Verdict {
 }
 
 /// D16: is it the stop of this job or of its scope, or a failure?
-fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
+fn judge(core: &Tally<Core>, job: &Job, error: &anyhow::Error) -> Verdict {
     let Some(stop) = stop_in(error) else { return Verdict::Failure };
     if core.node.is_stopping() {
         return Verdict::Stopped(stop);
@@ -191,7 +201,7 @@ fn judge(core: &Core, job: &Job, error: &anyhow::Error) -> Verdict {
 }
 
 /// D2: takes note that the job was stopped, with that error, or kept from starting, unless its handle or itself asked for it.
-fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
+fn cut(core: &Tally<Core>, job: &Job, error: Option<&anyhow::Error>) {
     let alone = job.cancelled_alone();
     if alone.as_ref().is_some_and(|own| own.by_will) {
         return;
@@ -204,7 +214,7 @@ fn cut(core: &Core, job: &Job, error: Option<&anyhow::Error>) {
 
 /// Records a failure, then makes it known: leaf, outcome, siblings.
 #[cold]
-fn fail(core: &Core, job: &Job, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
+fn fail(core: &Tally<Core>, job: &Job, claimed: &Claimed, failure: Failure, notes: Vec<String>) {
     let text = failure.text();
     let outcome = if matches!(failure, Failure::Panic(_)) { Outcome::Panicked(text) } else { Outcome::Failed(text) };
     mutant!("cancel_before_record" => core.fail_siblings(&job.label(), String::new()));
@@ -213,7 +223,13 @@ fn fail(core: &Core, job: &Job, claimed: &Claimed, failure: Failure, notes: Vec<
 }
 
 /// Records a failure; returns what it tells the siblings, if it cancels them.
-fn record(core: &Core, job: &Job, started: Option<Instant>, failure: Failure, notes: Vec<String>) -> Option<String> {
+fn record(
+    core: &Tally<Core>,
+    job: &Job,
+    started: Option<Instant>,
+    failure: Failure,
+    notes: Vec<String>,
+) -> Option<String> {
     let origin = origin(core, job, started);
     let tells = (core.fail_fast && !job.isolated).then(|| origin.tells(&failure));
     core.record(origin, failure, notes, job.isolated);
@@ -221,7 +237,7 @@ fn record(core: &Core, job: &Job, started: Option<Instant>, failure: Failure, no
 }
 
 /// What is said of a job in its scope's group.
-fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
+fn origin(core: &Tally<Core>, job: &Job, started: Option<Instant>) -> Origin {
     let now = core.node.clock().now();
     Origin {
         id: job.id(),
@@ -237,7 +253,7 @@ fn origin(core: &Core, job: &Job, started: Option<Instant>) -> Origin {
 }
 
 /// Gives the outcome and, with `tells`, cancels the siblings.
-fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
+fn finish(core: &Tally<Core>, job: &Job, outcome: Outcome, tells: Option<String>) {
     mutant!("cancel_before_outcome" => if tells.is_some() { core.fail_siblings(&job.label(), String::new()) });
     job.end(outcome);
     if let Some(tells) = tells {
@@ -247,7 +263,7 @@ fn finish(core: &Core, job: &Job, outcome: Outcome, tells: Option<String>) {
 
 /// Drops a job that may not start.
 #[cold]
-fn sweep(core: &Core, job: &Job, claimed: &Claimed) {
+fn sweep(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
     give_up(core, job);
     // Not if its own time was over before: that is a failure, which its handle may have taken.
     if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {

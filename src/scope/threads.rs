@@ -24,16 +24,17 @@ use crate::{
         node::{Hook, Node},
         reason::{Reason, ReasonKind},
     },
+    error::Failure,
     park::{
         seat::with_chair,
         standstill::{Awaited, Party, Wait},
         turns::Summon,
     },
     pool::{self, Source, Turns},
-    raw::Tally,
+    raw::{Reader, Tally, Tether},
     scope::{
-        core::{Core, Queued},
-        job::JobRef,
+        core::{Core, Jobs, Queued},
+        job::{Facts, JobRef},
     },
     wait,
 };
@@ -46,17 +47,28 @@ use std::{
 };
 
 impl Tally<Core> {
-    /// Queues a job and sees to it that somebody comes for it.
-    pub(crate) fn enqueue(self: &Arc<Self>, entry: Queued) {
-        let job = entry.shared();
-        let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.number());
+    /// Spawns a job: ties it, queues it, and sees to it that somebody comes for it.
+    #[inline]
+    pub(crate) fn enqueue<'t, V: Send + 't>(
+        tether: &'t Tether<'t, '_, Core>,
+        job: Facts,
+        closure: impl FnOnce() -> Result<V, Failure> + Send + 't,
+    ) -> Reader<'t, Facts, V, Failure> {
+        let this = tether.tally();
+        let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.seed.number);
+        if own_thread && this.node.clock().run().is_none() {
+            this.pool.force();
+        }
+        let (lists, value) = tether.tie(job, closure, |jobs, entry| this.put(jobs, entry));
+        this.expect(order, own_thread, lists.then_some(number));
+        value
+    }
+
+    /// Puts an entry into the queue. Tells whether the pool is to list it now.
+    fn put(&self, jobs: &mut Jobs, entry: Queued) -> bool {
+        let number = entry.shared().number();
         // Two spawners may come in another order than their numbers: the queue is kept sorted, so that a claim finds
         // its entry by bisection.
-        let run = self.node.clock().run();
-        if own_thread && run.is_none() {
-            self.pool.force();
-        }
-        let mut jobs = self.jobs.lock();
         match jobs.queue.back() {
             Some(last) if last.shared().number() > number => {
                 let at = jobs.queue.partition_point(|entry| entry.shared().number() < number);
@@ -73,21 +85,20 @@ impl Tally<Core> {
             }
         }
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
-        let lists = run.is_none() && !mem::replace(&mut jobs.listed, true);
-        drop(jobs);
+        !jobs.listed && self.node.clock().run().is_none() && !mem::replace(&mut jobs.listed, true)
+    }
+
+    /// A job was queued; with a number, its scope is to be listed because of it.
+    fn expect(self: &Arc<Self>, order: u64, own_thread: bool, lists: Option<u64>) {
         // After it: who is told of a refusal from here on finds the entry. If one is told at this moment and not seen here, its
         // pokes, or its look at the queue, come before the entry was queued: then it is seen.
         self.forget_refusal();
-        if run.is_none() && !lists && !own_thread {
+        if let Some(run) = self.node.clock().run() {
+            run.queue(order, Arc::clone(self) as Arc<dyn Summon>);
             return;
         }
-        let me = Arc::clone(self);
-        if let Some(run) = run {
-            run.queue(order, me);
-            return;
-        }
-        if lists {
-            self.pool.list(me, number);
+        if let Some(number) = lists {
+            self.pool.list(Arc::clone(self) as Arc<dyn Source>, number);
         }
         if own_thread {
             self.pool.call();
@@ -104,7 +115,7 @@ impl Tally<Core> {
             let mut registered = None;
             let mut help = Help::default();
             let may_inline = self.may_inline();
-            // The last one goes with the scope.
+            // Given back with the next claim, or by the one in vain that comes before each park and the end.
             let mut ended = None;
             loop {
                 // Before all looks: it may run callbacks, which may wait on this thread, and so take a poke.
@@ -117,8 +128,10 @@ impl Tally<Core> {
                     if stopping || may_inline { self.claim_next(!stopping, chair.seat(), &mut ended) } else { None };
                 if let Some(entry) = entry {
                     help.look(self, entry.since);
-                    ended = Some(entry.run(true));
+                    ended = entry.run(self, true);
                     mutant!("park_after_helping" => wait::park(chair, &Wait::Open, self.node.next_due()));
+                } else if self.live() == 0 {
+                    break; // the last one was given back
                 } else if let Some((wait, _)) = &registered {
                     let until = if stopping { None } else { self.node.next_due() };
                     wait::park(chair, wait, until);
@@ -172,7 +185,7 @@ impl Help {
 impl Hook for Tally<Core> {
     /// The backlog is swept by the owner if it stands at its exit (its seat is poked), else by a worker.
     fn stopping(&self) {
-        let queued = !self.jobs.lock().queue.is_empty();
+        let queued = !self.lock().queue.is_empty();
         if queued {
             self.ask();
         }
@@ -185,31 +198,44 @@ impl Hook for Tally<Core> {
 
 impl Awaited for Tally<Core> {
     fn enders(&self) -> Vec<Arc<dyn Party>> {
-        Core::enders(self, None)
+        Tally::enders(self, None)
     }
 }
 
 impl Source for Tally<Core> {
-    fn run_one(&self) -> bool {
-        self.forget_refusal();
-        let entry = match self.node.clock().run() {
-            None => self.claim(false),
-            Some(_) if mutant!("virtual_worker_takes_any") => self.claim_at(|jobs| jobs.queue.len().checked_sub(1)),
-            Some(run) => run.turn_of(self.address()).and_then(|order| {
-                self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order() == order))
-            }),
-        };
-        let Some(entry) = entry else { return false };
-        let ended = if self.turns().is_some() {
-            pool::set_arrived();
-            entry.run(false)
-        } else if entry.tied.shared().own_thread {
-            pool::apart(|| entry.run(false))
-        } else {
-            entry.run(false)
-        };
-        self.leave(ended);
-        true
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+        with_chair(|chair| {
+            let (mut ended, mut ran) = (None, false);
+            loop {
+                self.forget_refusal();
+                let entry = match self.node.clock().run() {
+                    None => self.claim_next(false, chair.seat(), &mut ended),
+                    Some(_) if mutant!("virtual_worker_takes_any") => {
+                        self.claim_at(|jobs| jobs.queue.len().checked_sub(1))
+                    }
+                    Some(run) => run.turn_of(self.address()).and_then(|order| {
+                        self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order() == order))
+                    }),
+                };
+                let Some(entry) = entry else { return ran };
+                ran = true;
+                let over = if self.turns().is_some() {
+                    pool::set_arrived();
+                    entry.run(self, false)
+                } else if entry.tied.shared().own_thread {
+                    pool::apart(|| entry.run(self, false))
+                } else {
+                    entry.run(self, false)
+                };
+                ended = over;
+                if !go_on() || self.turns().is_some() {
+                    if let Some(over) = ended {
+                        self.leave(over);
+                    }
+                    return true;
+                }
+            }
+        })
     }
 
     fn queued(&self) -> usize {
@@ -228,21 +254,21 @@ impl Source for Tally<Core> {
     }
 
     fn set_listed(&self) -> bool {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         let lists = !jobs.listed && !jobs.queue.is_empty();
         jobs.listed |= lists;
         lists
     }
 
     fn set_unlisted(&self, anyway: bool) -> bool {
-        let mut jobs = self.jobs.lock();
+        let mut jobs = self.lock();
         let done = anyway || jobs.queue.is_empty();
         jobs.listed &= !done;
         done
     }
 
     fn is_listed(&self) -> bool {
-        self.jobs.lock().listed
+        self.lock().listed
     }
 
     fn rescue(&self) {
@@ -253,7 +279,7 @@ impl Source for Tally<Core> {
         }
         // Also an owner that calls this itself, about to park: since its look, another thread may have queued a job.
         self.owner.poke();
-        let joined: Vec<_> = self.jobs.lock().joined.iter().map(|(_, job)| job.clone()).collect();
+        let joined: Vec<_> = self.lock().joined.iter().map(|(_, job)| job.clone()).collect();
         for job in joined {
             job.poke_joiners();
         }
