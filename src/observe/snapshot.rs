@@ -24,7 +24,7 @@ use crate::{
     park::seat::Seat,
     raw::Tally,
     scope::{
-        core::{Core, Run},
+        core::{Core, Stint},
         job::JobRef,
         open::Scope,
     },
@@ -209,7 +209,7 @@ pub fn all() -> Snapshot {
 /// What is still to be looked at.
 enum What {
     Scope(Arc<Tally<Core>>),
-    Job(Arc<Tally<Core>>, JobRef, Option<Run>),
+    Job(Arc<Tally<Core>>, JobRef, Option<Stint>),
     /// A place in the tree, and the line of code that stands there.
     At(Arc<Node>, Option<Arc<Strand>>),
 }

@@ -287,6 +287,11 @@ impl<S, E> Writer<S, E> {
         unsafe { self.shared.cell().discard() }
     }
 
+    /// Drops the closure, if it is there, and returns the panic of a capture's `Drop`.
+    pub(super) fn try_discard(&self) -> Result<(), Box<dyn Any + Send>> {
+        catch_unwind(AssertUnwindSafe(|| self.discard()))
+    }
+
     /// Sets the state, and gives the value to the reader, if there is one, in one step. Returns the state before. If the reader
     /// has left, the value is dropped first, and if that panics, nothing is set.
     ///
@@ -310,12 +315,18 @@ impl<S, E> Writer<S, E> {
         self.shared.word.load(Ordering::Relaxed) & FILLED != 0
     }
 
-    /// Drops what is there and not published, and goes.
+    /// Drops what is there and not published.
     #[inline]
-    pub(super) fn end(self) -> Shared<S, E> {
+    pub(super) fn spend(&self) {
         if !self.is_filled() {
             self.discard();
         }
+    }
+
+    /// Goes. If it was not [spent](Writer::spend), closure or value are dropped here.
+    #[inline]
+    pub(super) fn end(self) -> Shared<S, E> {
+        self.spend();
         let this = ManuallyDrop::new(self);
         // SAFETY: what is read is not used, nor dropped, there.
         unsafe { ptr::read(&raw const this.shared) }
@@ -401,6 +412,12 @@ impl<S, E> Shared<S, E> {
     fn cell(&self) -> &dyn Erased<S, E> {
         // SAFETY: it is there until the last count is given back, and this has one.
         unsafe { self.0.as_ref() }
+    }
+
+    /// Whether both are of one cell.
+    #[inline]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        ptr::addr_eq(self.0.as_ptr(), other.0.as_ptr())
     }
 
     /// Frees the cell.

@@ -12,4 +12,4 @@ mod tether;
 pub(crate) use cell::{Ended, Head, Reader, Shared};
 pub(crate) use fork::{PerProcess, generation};
 pub(crate) use stack::{Layer, Stack};
-pub(crate) use tether::{Face, Held, Home, Spent, Tally, Tether, Tied, tether};
+pub(crate) use tether::{Face, Held, Home, Kept, Lent, Tally, Tether, Tied, tether};

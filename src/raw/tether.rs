@@ -105,16 +105,17 @@ impl<H: Home> Drop for Tells<'_, H> {
 }
 
 impl<'a, H: Home> Held<'a, H> {
-    /// Lowers the count for a closure that is gone. Gives back what went with it, to be dropped without the lock.
+    /// Lowers the count for a closure that is [spent](Lent::spend), whose halves these are. Gives back what went with it, to be
+    /// dropped without the lock.
     ///
-    /// Promise 4: `self` borrows the tally from elsewhere, as `spent` is moved.
+    /// Promise 4: `self` borrows the tally from elsewhere, as both halves are moved.
     #[inline]
-    pub(crate) fn give_back<S, E>(&mut self, spent: Spent<H, S, E>) -> Shared<S, E> {
-        let Spent { shared, count } = spent;
+    pub(crate) fn give_back<S, E>(&mut self, kept: Kept<H, S, E>, lent: Lent<S, E>) -> Shared<S, E> {
+        let Tied { writer, count } = kept.whole(lent);
         assert!(ptr::eq(self.tally, count.0), "a closure comes back to the tally that it was tied to");
         mem::forget(count);
         self.lower();
-        shared
+        writer.end()
     }
 
     #[inline]
@@ -273,12 +274,12 @@ pub(crate) struct Tied<H: Home, S: 'static, E: 'static> {
     count: Count<H>,
 }
 
-/// What is left of a [`Tied`] whose closure is gone: it holds the frame open until it is [given back](Held::give_back), or
-/// dropped.
-pub(crate) struct Spent<H: Home, S: 'static, E: 'static> {
-    shared: Shared<S, E>,
-    count: Count<H>,
-}
+/// The half of a [`Tied`] that runs it. Whoever lets go of the whole needs both halves.
+pub(crate) struct Lent<S: 'static, E: 'static>(ManuallyDrop<Writer<S, E>>);
+
+/// The half of a [`Tied`] that stays behind while the other one is at work. It holds the frame open, also if it is dropped: then for
+/// ever.
+pub(crate) struct Kept<H: Home, S: 'static, E: 'static>(ManuallyDrop<Tied<H, S, E>>);
 
 impl<H: Home, S, E> Tied<H, S, E> {
     pub(crate) fn tally(&self) -> &Tally<H> {
@@ -291,28 +292,22 @@ impl<H: Home, S, E> Tied<H, S, E> {
     }
 
     /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open.
-    #[inline]
     pub(crate) fn run(&self) -> Option<Ended<E>> {
         self.writer.run()
     }
 
-    /// Sets the cell's state, and gives the value to the reader, in one step; see [`Writer::publish`].
+    /// Parts it.
     #[inline]
-    pub(crate) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
-        self.writer.publish(state)
-    }
-
-    /// Drops the closure, if it is there still.
-    #[inline]
-    pub(crate) fn spend(self) -> Spent<H, S, E> {
-        let Tied { writer, count } = self;
-        Spent { shared: writer.end(), count }
+    pub(crate) fn lend(self) -> (Lent<S, E>, Kept<H, S, E>) {
+        // SAFETY: of the two writers only the one that is lent is used, until the two are one again.
+        let writer = unsafe { ptr::read(&raw const self.writer) };
+        (Lent(ManuallyDrop::new(writer)), Kept(ManuallyDrop::new(self)))
     }
 
     /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open.
     pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
         mutant!("count_before_captures" => drop(Count(self.count.0)));
-        catch_unwind(AssertUnwindSafe(|| self.writer.discard()))
+        self.writer.try_discard()
     }
 }
 
@@ -322,9 +317,62 @@ impl<H: Home, S, E> fmt::Debug for Tied<H, S, E> {
     }
 }
 
-impl<H: Home, S, E> fmt::Debug for Spent<H, S, E> {
+impl<S, E> fmt::Debug for Lent<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spent").finish_non_exhaustive()
+        f.debug_struct("Lent").finish_non_exhaustive()
+    }
+}
+
+impl<S, E> Lent<S, E> {
+    /// What goes with the closure.
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared<S, E> {
+        self.0.shared()
+    }
+
+    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open.
+    #[inline]
+    pub(crate) fn run(&self) -> Option<Ended<E>> {
+        self.0.run()
+    }
+
+    /// Sets the cell's state, and gives the value to the reader, in one step. Returns the state before. If the reader has left,
+    /// the value is dropped first, and if that panics, nothing is set.
+    #[inline]
+    pub(crate) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
+        self.0.publish(state)
+    }
+
+    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open.
+    pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
+        self.0.try_discard()
+    }
+
+    /// Drops the closure, if it is there still, without letting anything go.
+    #[inline]
+    pub(crate) fn spend(&self) {
+        self.0.spend();
+    }
+}
+
+impl<H: Home, S, E> Kept<H, S, E> {
+    /// What goes with the closure.
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared<S, E> {
+        self.0.shared()
+    }
+
+    /// Makes one of the two halves.
+    #[inline]
+    fn whole(self, Lent(writer): Lent<S, E>) -> Tied<H, S, E> {
+        assert!(self.shared().is(writer.shared()), "the halves are of one closure");
+        ManuallyDrop::into_inner(self.0)
+    }
+}
+
+impl<H: Home, S, E> fmt::Debug for Kept<H, S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     },
     pool::PoolCore,
     prim::{AtomicU64, Mutex},
-    raw::{Held, Home, Spent, Tally, Tied},
+    raw::{Held, Home, Kept, Lent, Tally, Tied},
     scope::job::{Facts, Job, JobRef},
 };
 use slab::Slab;
@@ -54,35 +54,34 @@ const JOB_NOTES: usize = 5;
 /// An entry of a scope's queue: a job with its closure. It holds the scope open until it is dropped.
 pub(crate) type Queued = Tied<Core, Facts, Failure>;
 
-/// An entry that was taken out.
+/// An entry that was taken out, for its runner. It holds the scope open until its runner gives it back, when the job has ended:
+/// at once, or where that is cheaper, with the next claim.
 #[derive(Debug)]
+#[must_use = "the scope stays open until it is given back"]
 pub(crate) struct Claimed {
-    pub(super) tied: Queued,
-    pub(super) key: Key,
+    pub(super) lent: Lent<Facts, Failure>,
+    key: Key,
     /// When it was claimed, or its turn came.
     pub(super) since: Instant,
 }
 
 /// The place of a job among those that are claimed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key(usize);
+struct Key(usize);
 
-/// A job that has ended. It holds the scope open until its runner gives it back: at once, or where that is cheaper, with its
-/// next claim.
-#[derive(Debug)]
-#[must_use = "the scope stays open until it is given back"]
-pub(crate) struct Over {
-    pub(super) spent: Spent<Core, Facts, Failure>,
-    pub(super) key: Key,
-}
-
-/// A job that is out of the queue, who runs it, and since when.
+/// Who runs a job, and since when.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub(crate) job: JobRef,
+pub(crate) struct Stint {
     /// Without one it is the owner's.
     seat: Option<Arc<Seat>>,
     pub(crate) since: Instant,
+}
+
+/// What stays of an entry that was taken out.
+#[derive(Debug)]
+pub(super) struct Run {
+    entry: Kept<Core, Facts, Failure>,
+    stint: Stint,
 }
 
 /// How many queued jobs a scope keeps room for, although fewer are queued: 24 KiB.
@@ -138,19 +137,20 @@ impl Jobs {
 
     /// The threads that run those of the jobs that are asked for.
     fn running(&self, owner: &Arc<Seat>, asked_for: impl Fn(&Job) -> bool) -> Vec<Arc<dyn Party>> {
-        let running = self.claimed.iter().map(|(_, run)| run).filter(|run| !run.job.has_ended() && asked_for(&run.job));
-        running.map(|run| Arc::clone(run.seat.as_ref().unwrap_or(owner)) as Arc<dyn Party>).collect()
+        let running = self.claimed.iter().map(|(_, run)| (run.entry.shared(), &run.stint));
+        let running = running.filter(|(job, _)| !job.has_ended() && asked_for(job));
+        running.map(|(_, stint)| Arc::clone(stint.seat.as_ref().unwrap_or(owner)) as Arc<dyn Party>).collect()
     }
 
-    fn claim(&mut self, at: usize, seat: Option<&Arc<Seat>>, since: Instant) -> Option<Claimed> {
-        let tied = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
+    /// Takes an entry out of the queue.
+    #[inline]
+    fn take(&mut self, at: usize) -> Option<Queued> {
+        let entry = if at == 0 { self.queue.pop_front()? } else { self.queue.remove(at)? };
         // A long-lived scope gives back the room of a long queue. It is paid for by as many claims.
         if self.queue.capacity() > ROOM && self.queue.len() < self.queue.capacity() / 8 {
             self.queue.shrink_to(self.queue.capacity() / 4);
         }
-        let run = Run { job: tied.shared().clone(), seat: seat.cloned(), since };
-        let key = Key(self.claimed.insert(run));
-        Some(Claimed { tied, key, since })
+        Some(entry)
     }
 }
 
@@ -275,7 +275,7 @@ impl Tally<Core> {
 
     /// Takes the first queued entry that may run here: on a thread that goes on with the scope's code not an
     /// `own_thread` job. The thread has that seat, and gives back the job that it has run before.
-    pub(super) fn claim_next(&self, inline: bool, seat: &Arc<Seat>, ended: &mut Option<Over>) -> Option<Claimed> {
+    pub(super) fn claim_next(&self, inline: bool, seat: &Arc<Seat>, ended: &mut Option<Claimed>) -> Option<Claimed> {
         self.claim_by(seat, ended, |jobs| {
             let may_run = |entry: &Queued| !(inline && entry.shared().own_thread);
             match jobs.queue.front() {
@@ -302,26 +302,38 @@ impl Tally<Core> {
     fn claim_by(
         &self,
         seat: &Arc<Seat>,
-        ended: &mut Option<Over>,
+        ended: &mut Option<Claimed>,
         find: impl FnOnce(&Jobs) -> Option<usize>,
     ) -> Option<Claimed> {
         let now = self.node.clock().now();
-        let seat = (!Arc::ptr_eq(seat, &self.owner)).then_some(seat);
         let mut jobs = self.lock();
-        let gone = ended.take().map(|over| take_back(&mut jobs, over));
         let at = find(&jobs);
-        let entry = at.and_then(|at| jobs.claim(at, seat, now));
-        if let (Some(0), Some(entry)) = (at, &entry) {
-            self.front.store(entry.tied.shared().number() + 1, Ordering::Relaxed);
+        let Some(entry) = at.and_then(|at| jobs.take(at)) else {
+            let gone = ended.take().and_then(|ended| jobs.take_back(ended));
+            drop(jobs);
+            drop(gone);
+            return None;
+        };
+        let own_thread = entry.shared().own_thread;
+        if at == Some(0) {
+            self.front.store(entry.shared().number() + 1, Ordering::Relaxed);
         }
         self.queued.store(jobs.queue.len(), Ordering::Relaxed);
+        let (lent, kept) = entry.lend();
+        let (key, gone) = if let Some(ended) = ended.take() {
+            // The same runner goes on in the same place.
+            (ended.key, jobs.replace(ended, kept, now))
+        } else {
+            let seat = (!Arc::ptr_eq(seat, &self.owner)).then(|| Arc::clone(seat));
+            let run = Run { entry: kept, stint: Stint { seat, since: now } };
+            (Key(jobs.claimed.insert(run)), None)
+        };
         drop(jobs);
         drop(gone);
-        let entry = entry?;
-        if entry.tied.shared().own_thread && self.node.clock().run().is_none() {
+        if own_thread && self.node.clock().run().is_none() {
             self.pool.unforce();
         }
-        Some(entry)
+        Some(Claimed { lent, key, since: now })
     }
 
     /// Claims a job that was just tied, for a model without a pool.
@@ -362,29 +374,29 @@ impl Tally<Core> {
     }
 
     /// Gives back a job that has ended, run or not. The scope may be over after this.
-    pub(crate) fn leave(&self, over: Over) {
-        let gone = take_back(&mut self.lock(), over);
+    pub(crate) fn leave(&self, ended: Claimed) {
+        let gone = self.lock().take_back(ended);
         drop(gone);
     }
 
     /// The seat of the thread that runs it.
-    pub(crate) fn seat_of<'a>(&'a self, run: &'a Run) -> &'a Arc<Seat> {
-        run.seat.as_ref().unwrap_or(&self.owner)
+    pub(crate) fn seat_of<'a>(&'a self, stint: &'a Stint) -> &'a Arc<Seat> {
+        stint.seat.as_ref().unwrap_or(&self.owner)
     }
 
     /// Its turn has come only now.
     pub(super) fn set_since(&self, claimed: &Claimed) {
         if let Some(run) = self.lock().claimed.get_mut(claimed.key.0) {
-            run.since = claimed.since;
+            run.stint.since = claimed.since;
         }
     }
 
     /// Lists the jobs that are alive, in the order of spawning, with what is known of those that were claimed.
-    pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Run>)> {
+    pub(crate) fn alive(&self) -> Vec<(JobRef, Option<Stint>)> {
         let jobs = self.lock();
         let queued = jobs.queue.iter().map(|entry| (entry.shared().clone(), None));
-        let claimed = jobs.claimed.iter().map(|(_, run)| run).filter(|run| !run.job.has_ended());
-        let claimed = claimed.map(|run| (run.job.clone(), Some(run.clone())));
+        let claimed = jobs.claimed.iter().map(|(_, run)| run).filter(|run| !run.entry.shared().has_ended());
+        let claimed = claimed.map(|run| (run.entry.shared().clone(), Some(run.stint.clone())));
         let mut alive: Vec<_> = claimed.chain(queued).collect();
         drop(jobs);
         alive.sort_by_key(|(job, _)| job.number());
@@ -486,10 +498,21 @@ impl Tally<Core> {
     }
 }
 
-/// Takes a job back that has ended. What is returned is to be dropped without the lock.
-fn take_back(jobs: &mut Held<'_, Core>, over: Over) -> (JobRef, Option<Run>) {
-    let Over { spent, key } = over;
-    (jobs.give_back(spent), jobs.claimed.try_remove(key.0))
+impl Held<'_, Core> {
+    /// Takes a job back that has ended. What is returned is to be dropped without the lock.
+    fn take_back(&mut self, ended: Claimed) -> Option<JobRef> {
+        let run = self.claimed.try_remove(ended.key.0)?;
+        Some(self.give_back(run.entry, ended.lent))
+    }
+
+    /// Takes a job back that has ended, and gives its place to the next one. What is returned is to be dropped without the lock.
+    #[inline]
+    fn replace(&mut self, ended: Claimed, next: Kept<Core, Facts, Failure>, now: Instant) -> Option<JobRef> {
+        let run = self.claimed.get_mut(ended.key.0)?;
+        run.stint.since = now;
+        let entry = mem::replace(&mut run.entry, next);
+        Some(self.give_back(entry, ended.lent))
+    }
 }
 
 impl Home for Core {

@@ -21,7 +21,7 @@ use crate::{
     pool,
     raw::{Ended, Tally},
     scope::{
-        core::{Claimed, Core, Over, Queued},
+        core::{Claimed, Core, Queued},
         job::{self, Job, JobRef, Outcome},
     },
 };
@@ -92,9 +92,12 @@ impl Claimed {
     /// it was not given back already to `core`, which is the job's.
     ///
     /// `inline` on a thread that goes on with code of the same scope; else the thread is a worker, and free after.
-    pub(crate) fn run(self, core: &Tally<Core>, inline: bool) -> Option<Over> {
+    pub(crate) fn run(self, core: &Tally<Core>, inline: bool) -> Option<Claimed> {
         match core.node.clock().run().cloned() {
-            None => Some(self.run_now(inline)),
+            None => {
+                self.run_now(core, inline);
+                Some(self)
+            }
             Some(run) => {
                 self.run_in_turn(core, &run, inline);
                 None
@@ -104,13 +107,14 @@ impl Claimed {
 
     /// Runs it when its turn in a virtual run has come, and hands the baton on.
     fn run_in_turn(mut self, core: &Tally<Core>, run: &Run, inline: bool) {
-        let order = self.tied.shared().seed.order();
+        let order = self.lent.shared().seed.order();
         pool::while_blocked(|| with_chair(|chair| run.begin(chair, order)));
         let outer = current::with(|frame| frame.map_or(0, |frame| frame.line.order()));
         // The baton is handed on after the count was lowered, so that an owner woken by that is in the order.
         self.since = run.now();
         core.set_since(&self);
-        core.leave(self.run_now(inline));
+        self.run_now(core, inline);
+        core.leave(self);
         if inline {
             pool::while_blocked(|| with_chair(|chair| run.pass(chair, outer, false)));
         } else {
@@ -126,9 +130,9 @@ impl Claimed {
         }
     }
 
-    fn run_now(self, inline: bool) -> Over {
-        let core: &Tally<Core> = self.tied.tally();
-        let job: &Job = self.tied.shared();
+    #[inline]
+    fn run_now(&self, core: &Tally<Core>, inline: bool) {
+        let job: &Job = self.lent.shared();
         let inlined = if inline { current::with(|frame| frame.map_or(0, |frame| frame.inlined + 1)) } else { 0 };
         let line = Line::Seed(&job.seed, &core.ground);
         core.nearest(job).expire();
@@ -138,27 +142,27 @@ impl Claimed {
             // Both nodes: a cancel marks the scope's before a job's own.
             let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
             if (!stopping || mutant!("start_without_a_look")) && job.start() {
-                execute(core, job, &self);
+                execute(core, job, self);
             } else {
-                sweep(core, job, &self);
+                sweep(core, job, self);
             }
         });
         if let Some(own) = job.own() {
             own.close();
         }
-        Over { spent: self.tied.spend(), key: self.key }
+        self.lent.spend();
     }
 }
 
 fn execute(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
     // The closure catches the user's panics itself; what comes out here is a defect of ours, kept as a failure.
-    let ended = match catch_unwind(AssertUnwindSafe(|| claimed.tied.run())) {
+    let ended = match catch_unwind(AssertUnwindSafe(|| claimed.lent.run())) {
         Ok(ended) => ended.unwrap_or(Ended::Value),
         Err(payload) => Ended::DropPanicked(payload),
     };
     core.nearest(job).expire();
     let failure = match ended {
-        Ended::Value => match claimed.tied.publish(job::DONE) {
+        Ended::Value => match claimed.lent.publish(job::DONE) {
             Ok(before) => return job.has_value(before),
             Err(payload) => Failure::Panic(payload), // of the value's drop: its handle went this moment
         },
@@ -269,7 +273,7 @@ fn sweep(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
     if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {
         cut(core, job, None);
     }
-    if let Err(payload) = claimed.tied.discard() {
+    if let Err(payload) = claimed.lent.discard() {
         core.record(origin(core, job, None), Failure::Panic(payload), Vec::new(), job.isolated);
     }
 }

@@ -162,15 +162,21 @@ const WAKE: Duration = Duration::from_micros(5);
 /// Jobs that take less are done sooner by one thread than by two, who would fight for the queue's lock.
 const SHORT: Duration = Duration::from_micros(1);
 
+/// After so many jobs the owner looks only once in so many, whether to call.
+const SOME: u32 = 8;
+
 /// How much must be left: less is done before the thread has come.
 const WORTH: Duration = Duration::from_micros(25);
 
 impl Help {
     /// The owner has claimed a job at that instant, and is about to run it.
     fn look(&mut self, core: &Core, now: Instant) {
-        let took = now.saturating_duration_since(*self.since.get_or_insert(now));
-        let ran = self.ran;
+        let (ran, since) = (self.ran, *self.since.get_or_insert(now));
         self.ran = ran.saturating_add(1);
+        if ran > SOME && ran % SOME != 0 {
+            return; // so many are short, or this would have been decided
+        }
+        let took = now.saturating_duration_since(since);
         if self.called || took < WAKE.max(SHORT.saturating_mul(ran)) || core.node.clock().run().is_some() {
             return;
         }
@@ -222,7 +228,7 @@ impl Source for Tally<Core> {
                 let over = if self.turns().is_some() {
                     pool::set_arrived();
                     entry.run(self, false)
-                } else if entry.tied.shared().own_thread {
+                } else if entry.lent.shared().own_thread {
                     pool::apart(|| entry.run(self, false))
                 } else {
                     entry.run(self, false)
