@@ -223,6 +223,10 @@ impl<'scope, V> JobHandle<'scope, V> {
     /// The outcome, if there is one or there can be none but *never started*.
     fn look(&self) -> Option<Outcome> {
         let job = self.job();
+        // As most that are joined: in the queue, and nothing gives it up.
+        if job.is_queued() && job.own().is_none() && !self.core.node.is_stopping() {
+            return None;
+        }
         job.outcome().or_else(|| {
             run::give_up(self.core, job);
             job.outcome()
