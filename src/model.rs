@@ -748,8 +748,9 @@ fn the_owner_sees_everything_when_the_count_is_zero() {
 fn the_owner_sees_everything_of_what_was_given_back() {
     check(|| {
         counted_out(|tally, tied| {
-            let spent = tied.spend();
-            let shared = tally.lock().give_back(spent);
+            let (lent, kept) = tied.lend();
+            lent.spend();
+            let shared = tally.lock().give_back(kept, lent);
             drop(shared);
         });
     });
@@ -817,10 +818,14 @@ fn cell_ends(end: impl for<'t> FnOnce(Reader<'t, (), Touches<'t>, ()>)) {
         |frame| {
             let value = &value;
             let (tied, reader) = frame.0.tie((), move || Ok(Touches(value)), |(), tied| tied);
+            let tally = Arc::clone(&tally);
             thread = Some(thread::spawn(move || {
-                tied.run();
-                let before = tied.publish(1);
-                assert_eq!((before.unwrap(), tied.shared().state()), (0, 1));
+                let (lent, kept) = tied.lend();
+                lent.run();
+                let before = lent.publish(1);
+                assert_eq!((before.unwrap(), lent.shared().state()), (0, 1));
+                let shared = tally.lock().give_back(kept, lent);
+                drop(shared);
             }));
             end(reader);
         },
