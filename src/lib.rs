@@ -34,6 +34,7 @@ pub use crate::{
         open::{IsolatedBuilder, JobBuilder, Return, Scope, ScopeCancelled, ScopeOnCancel, scope},
         options::{OnFailure, OnPanic, ScopeOptions},
     },
+    wait::blocking::blocking,
     wait::time::{checkpoint, is_cancelled, now, sleep, sleep_until, yield_now},
 };
 

@@ -53,6 +53,7 @@ pub(crate) enum Activity {
     Exit,
     Barrier,
     Event,
+    Blocking,
 }
 
 impl Activity {
@@ -65,6 +66,7 @@ impl Activity {
             Activity::Exit => "scope exit",
             Activity::Barrier => "barrier",
             Activity::Event => "event",
+            Activity::Blocking => "blocking",
         }
     }
 }

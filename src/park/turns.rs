@@ -6,7 +6,7 @@
 //! | `ready`, a source | the first of its queued jobs has a turn, which *summons* a thread that claims just this job |
 //! | `stuck` | a source for whose jobs no thread could be had; it is ready again when one may be, or one more is queued |
 //! | `parked` | waits, perhaps until an instant |
-//! | `guests` | threads that move without the baton: bound closures on foreign threads, which hold the clock |
+//! | `guests` | threads that move without the baton, and hold the clock: bound closures on foreign threads, and holders that the kernel showed asleep in a call that was `announced` |
 //! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
 //! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
 //!
@@ -115,6 +115,8 @@ pub(super) struct State {
     pub(super) invited: HashSet<u64>,
     /// Runs within this one, on the thread of its holder: it stands meanwhile.
     pub(super) inner: usize,
+    /// Threads whose code is in a call of which it was announced that it may sleep outside the library.
+    pub(super) announced: HashSet<u64>,
     pub(super) outside: HashSet<u64>,
     /// The kernel's folder of each thread of the run, by seat.
     pub(super) threads: HashMap<u64, PathBuf>,
@@ -155,6 +157,7 @@ impl State {
             guests: HashSet::new(),
             invited: HashSet::new(),
             inner: 0,
+            announced: HashSet::new(),
             outside: HashSet::new(),
             threads: HashMap::from([(seat, thread)]),
             on_deadlock: None,

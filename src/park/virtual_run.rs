@@ -247,6 +247,31 @@ impl Run {
         state.inner = if begins { state.inner + 1 } else { state.inner - 1 };
     }
 
+    /// The code of this thread begins a call that may sleep outside the library, and is to hold the clock all the same.
+    ///
+    /// `false` if that is nothing new.
+    pub(crate) fn announce(&self, seat: &Seat) -> bool {
+        let mut state = self.state.lock();
+        if state.guests.contains(&seat.id) || !state.announced.insert(seat.id) {
+            return false;
+        }
+        if state.outside.remove(&seat.id) {
+            state.guests.insert(seat.id);
+        }
+        true
+    }
+
+    /// That call has ended. If the thread has lost the baton in it, this returns when it is back.
+    pub(crate) fn rejoin(&self, chair: &Chair, order: u64) {
+        let mut state = self.state.lock();
+        state.announced.remove(&chair.seat().id);
+        let is_guest = state.guests.contains(&chair.seat().id);
+        drop(state);
+        if is_guest {
+            self.pass(chair, order, false);
+        }
+    }
+
     fn await_baton(&self, chair: &Chair) {
         let id = chair.seat().id;
         loop {
@@ -399,7 +424,11 @@ fn observe(run: &Weak<Run>) {
         state = run.state.lock();
         if state.turns == turn && matches!(state.holder, Holder::Seat(holder) if holder == seat) {
             state.holder = Holder::Nobody;
-            state.outside.insert(seat);
+            if state.announced.contains(&seat) {
+                state.guests.insert(seat);
+            } else {
+                state.outside.insert(seat);
+            }
             let then = state.hand_on();
             drop(state);
             run.follow(then);

@@ -28,6 +28,7 @@
 //! again. Modelled in `model.rs`, `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle`.
 
 pub(crate) mod barrier;
+pub(crate) mod blocking;
 pub(crate) mod event;
 pub(crate) mod time;
 

@@ -3,6 +3,7 @@
 //! No test sleeps, and none may hang: each runs in [`guarded`], in [`virtually`], or in a process of its own
 //! ([`child`], whose other half is [`child_side`]). `tidy.rs` checks that.
 
+mod blocking;
 mod cancel;
 mod checkpoint;
 mod child;
