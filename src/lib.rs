@@ -52,14 +52,18 @@ pub mod region {
     };
 }
 
-/// Meeting points whose waits a cancel ends.
+/// Meeting points, locks and permits whose waits a cancel ends.
 pub mod sync {
-    pub use crate::wait::{barrier::Barrier, event::Event};
+    pub use crate::wait::{
+        barrier::Barrier,
+        event::Event,
+        semaphore::{Permit, Semaphore},
+    };
 }
 
 /// Pictures of what runs.
 pub mod snapshot {
-    pub use crate::observe::snapshot::{Entry, Kind, Snapshot, State, all, below, of};
+    pub use crate::observe::snapshot::{Entry, Kind, Resource, Snapshot, State, all, below, of};
 }
 
 /// Long chapters.

@@ -51,10 +51,14 @@
 //! | `work_behind_a_worker_that_blocks_unseen_is_done` | two looks give its place to another | a worker found blocked that keeps its place |
 //! | `work_left_by_a_refused_thread_is_done` | an idle worker takes what a start that failed was for | a refusal that only undoes its reservation |
 //!
+//! Those of what jobs share stand in `model/sync.rs`.
+//!
 //! # Does not know
 //!
 //! Time (it stands still, and the alarm is silent), virtual runs, and what threads keep in `thread_local!`: loom's
 //! threads share one of the system's.
+
+mod sync;
 
 use crate::{
     cancel::{

@@ -54,6 +54,7 @@ pub(crate) enum Activity {
     Barrier,
     Event,
     Blocking,
+    Semaphore,
 }
 
 impl Activity {
@@ -67,6 +68,7 @@ impl Activity {
             Activity::Barrier => "barrier",
             Activity::Event => "event",
             Activity::Blocking => "blocking",
+            Activity::Semaphore => "semaphore",
         }
     }
 }
@@ -317,6 +319,15 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Unique in the process; a job's is its `JobId`.
+    #[inline]
+    pub(crate) fn id(self) -> u64 {
+        match self {
+            Line::Made(strand) => strand.id,
+            Line::Seed(seed, _) => seed.id,
+        }
+    }
+
     pub(crate) fn order(self) -> u64 {
         match self {
             Line::Made(strand) => strand.order,
@@ -473,6 +484,12 @@ pub(crate) fn nearest_but(known: Option<&Arc<Node>>) -> Option<Arc<Node>> {
     })
 }
 
+/// Returns the number of the line of code here; 0 outside any scope.
+#[inline]
+pub(crate) fn line() -> u64 {
+    with(|frame| frame.map_or(0, |frame| frame.line.id()))
+}
+
 /// Returns the clock in force here.
 pub(crate) fn clock() -> Clock {
     with(|frame| frame.map_or(Clock::Real, |frame| frame.nearest().clock().clone()))
@@ -514,8 +531,42 @@ pub(crate) struct Waiting {
     pub(crate) since: Instant,
     /// Of the call that waits.
     pub(crate) place: &'static Location<'static>,
-    /// The job that it joins.
-    pub(crate) on: Option<Label>,
+    pub(crate) on: Option<On>,
+}
+
+/// Whom or what a wait is for.
+#[derive(Clone)]
+pub(crate) enum On {
+    /// The job that is joined.
+    Job(Label),
+    Thing(Arc<dyn Thing>),
+}
+
+impl fmt::Debug for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            On::Job(label) => write!(f, "{label}"),
+            On::Thing(thing) => write!(f, "{:?}", thing.look()),
+        }
+    }
+}
+
+/// What several lines of code share, and wait for.
+pub(crate) trait Thing: Send + Sync {
+    /// What it is like now.
+    fn look(&self) -> Look;
+}
+
+/// A [`Thing`] at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) name: Option<SmolStr>,
+    /// The numbers of the lines that have it, as far as they are known.
+    pub(crate) holders: Vec<u64>,
+    /// How much of it is in use, and how much there may be, if it is counted.
+    pub(crate) used: Option<(usize, usize)>,
+    /// How many wait for it.
+    pub(crate) waiting: usize,
 }
 
 /// Shows what the current strand waits for, as long as the result lives.
@@ -523,17 +574,12 @@ pub(crate) struct Waiting {
 pub(crate) struct Doing(Option<(Arc<Strand>, Option<Waiting>)>);
 
 impl Doing {
-    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<Label>) -> Self {
+    pub(crate) fn new(activity: Activity, place: &'static Location<'static>, on: Option<On>) -> Self {
         Doing::since(clock().now(), activity, place, on)
     }
 
     /// As [`new`](Doing::new), by a caller that has just asked for the time.
-    pub(crate) fn since(
-        since: Instant,
-        activity: Activity,
-        place: &'static Location<'static>,
-        on: Option<Label>,
-    ) -> Self {
+    pub(crate) fn since(since: Instant, activity: Activity, place: &'static Location<'static>, on: Option<On>) -> Self {
         Doing(with(|frame| {
             let strand = frame?.line.strand();
             let before = strand.set_waits(Some(Waiting { activity, since, place, on }));

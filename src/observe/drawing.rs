@@ -9,7 +9,7 @@
 //!
 //! Where the entries come from.
 
-use super::snapshot::{Entry, Kind, Snapshot};
+use super::snapshot::{Entry, Kind, Resource, Snapshot};
 use std::{fmt, panic::Location, time::Duration};
 
 /// The longest drawing.
@@ -17,6 +17,9 @@ const LINES: usize = 200;
 
 /// As many of a parent's children are drawn, if there are more than one more; the others are counted.
 const CHILDREN: usize = 12;
+
+/// As many of those who have what is waited for are named.
+const HOLDERS: usize = 3;
 
 /// Indentation stops here.
 const LEVELS: usize = 32;
@@ -88,6 +91,9 @@ impl<'s> Drawing<'s> {
         if let Some(job) = &entry.waits_for {
             does = format!("{does} for job `{job}`");
         }
+        if let Some(resource) = &entry.resource {
+            does = format!("{does}{}", shared(resource));
+        }
         if let Some(at) = entry.waits_at.filter(|at| *at != entry.place) {
             does = format!("{does} at {}", self::place(at));
         }
@@ -140,6 +146,26 @@ fn push(todo: &mut Vec<(String, String, Drawn)>, entries: &[usize], indent: Opti
         };
         todo.push((here, below, drawn));
     }
+}
+
+/// What is waited for, and who has it.
+fn shared(resource: &Resource) -> String {
+    let mut text = resource.name.as_ref().map(|name| format!(" for `{name}`")).unwrap_or_default();
+    let who = |name: &String| if name.contains('`') { name.clone() } else { format!("job `{name}`") };
+    let (shown, others) = resource.held_by.split_at(resource.held_by.len().min(HOLDERS));
+    if !shown.is_empty() {
+        text = format!("{text}, held by {}", shown.iter().map(who).collect::<Vec<_>>().join(", "));
+    }
+    if !others.is_empty() {
+        text = format!("{text} and {} more", others.len());
+    }
+    if let (Some(in_use), Some(limit)) = (resource.in_use, resource.limit) {
+        text = format!("{text}, {in_use} of {limit} in use");
+    }
+    if resource.waiting > 1 {
+        text = format!("{text}, {} waiting", resource.waiting);
+    }
+    text
 }
 
 fn place(place: &Location<'_>) -> String {

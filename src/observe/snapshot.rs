@@ -14,7 +14,7 @@
 
 use crate::{
     cancel::{
-        current::{Activity, Strand},
+        current::{Activity, Look, On, Strand, Thing},
         node::Node,
         reason::Reason,
         roots,
@@ -29,7 +29,7 @@ use crate::{
         open::Scope,
     },
 };
-use std::{fmt, panic::Location, sync::Arc, time::Instant};
+use std::{collections::HashMap, fmt, panic::Location, sync::Arc, time::Instant};
 
 /// What a job, or a body, does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +110,32 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What several jobs share, such as a [`Semaphore`](crate::sync::Semaphore), as one that waits for it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resource {
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// Who has it: jobs by their names, bodies as ``the body of `crawl` ``. Only those in the same picture.
+    pub held_by: Vec<String>,
+    /// How much of it is in use, if it is counted.
+    pub in_use: Option<usize>,
+    /// How much of it there may be, if it is counted.
+    pub limit: Option<usize>,
+    /// How many wait for it.
+    pub waiting: usize,
+    /// Who has it, by number.
+    holders: Vec<u64>,
+}
+
+impl Resource {
+    fn of(thing: &dyn Thing) -> Self {
+        let Look { name, holders, used, waiting } = thing.look();
+        let (in_use, limit) = used.unzip();
+        Resource { name: name.map(Into::into), held_by: Vec::new(), in_use, limit, waiting, holders }
+    }
+}
+
 /// One scope, job or region of a [`Snapshot`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -135,6 +161,8 @@ pub struct Entry {
     pub waits_at: Option<&'static Location<'static>>,
     /// The name of the job that it joins.
     pub waits_for: Option<String>,
+    /// What it waits for, if that is something shared.
+    pub resource: Option<Resource>,
     /// The earliest deadline in force.
     pub deadline: Option<Instant>,
     /// Why it is to stop, if it is.
@@ -263,7 +291,25 @@ fn take(first: Vec<What>) -> Snapshot {
         };
         todo.extend(below.into_iter().rev().map(|what| (above, what)));
     }
+    name_holders(&mut snapshot.entries);
     snapshot
+}
+
+/// Says who has what others wait for.
+fn name_holders(entries: &mut [Entry]) {
+    if entries.iter().all(|entry| entry.resource.is_none()) {
+        return;
+    }
+    let named = entries.iter().filter_map(|entry| match (entry.id, entry.kind) {
+        (Some(id), Kind::Scope) => Some((id.get(), format!("the body of `{}`", entry.name))),
+        (Some(id), _) => Some((id.get(), entry.name.clone())),
+        (None, _) => None,
+    });
+    let by_id: HashMap<u64, String> = named.collect();
+    for resource in entries.iter_mut().filter_map(|entry| entry.resource.as_mut()) {
+        let held_by = resource.holders.iter().filter_map(|holder| by_id.get(holder));
+        resource.held_by = held_by.cloned().collect();
+    }
 }
 
 /// What hangs below `node` in the tree, but for jobs, which their scope lists.
@@ -274,6 +320,11 @@ fn children(node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> impl Iterator<Ite
 
 fn entry(kind: Kind, node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> Entry {
     let waits = strand.and_then(|strand| strand.waits());
+    let (waits_for, resource) = match waits.as_ref().and_then(|waits| waits.on.as_ref()) {
+        Some(On::Job(label)) => (Some(label.name().to_string()), None),
+        Some(On::Thing(thing)) => (None, Some(Resource::of(&**thing))),
+        None => (None, None),
+    };
     Entry {
         kind,
         parent: None,
@@ -284,7 +335,8 @@ fn entry(kind: Kind, node: &Arc<Node>, strand: Option<&Arc<Strand>>) -> Entry {
         since: waits.as_ref().map(|waits| waits.since),
         place: node.label().place,
         waits_at: waits.as_ref().map(|waits| waits.place),
-        waits_for: waits.and_then(|waits| Some(waits.on?.name().to_string())),
+        waits_for,
+        resource,
         deadline: node.deadline(),
         cancelled: node.reason(),
         thread: None,

@@ -124,8 +124,7 @@ impl Seat {
         // As in `poke`. In the lock, so that the thread, who finds `POKED` and then takes the lock, finds the crowd.
         let before = self.state.swap(POKED, Ordering::AcqRel);
         let leaves = before == PARKED || mutant!("awake_is_to_help");
-        let is_here = self.generation == generation();
-        let will_help = leaves && helps.crowd.is_none() && !helps.serves && is_here;
+        let will_help = leaves && helps.crowd.is_none() && !helps.serves && self.is_here();
         if will_help {
             helps.crowd = Some(Arc::clone(crowd));
         }
@@ -166,6 +165,11 @@ impl Seat {
     pub(crate) fn is_poked(&self) -> bool {
         // Pairs with the swap in `poke`.
         self.state.load(Ordering::Acquire) == POKED
+    }
+
+    /// Tells whether its thread is of this process. A forked child has the seats of threads that it does not have.
+    pub(crate) fn is_here(&self) -> bool {
+        self.generation == generation()
     }
 
     /// Returns the number of the park that the thread is in now, unless it moves or was poked.

@@ -19,7 +19,7 @@
 
 use crate::{
     cancel::{
-        current::{self, Activity, Doing, Strand},
+        current::{self, Activity, Doing, On, Strand},
         reason::ReasonKind,
         token::{self, CancelToken},
     },
@@ -260,7 +260,7 @@ impl<'scope, V> JobHandle<'scope, V> {
         let job = self.job();
         if limit.is_none() && !job.own_thread && self.cannot_outlast() && self.core.may_inline() {
             if let Some(entry) = self.core.claim_job(job) {
-                let _doing = Doing::since(entry.since, Activity::Join, place, Some(job.label()));
+                let _doing = Doing::since(entry.since, Activity::Join, place, Some(On::Job(job.label())));
                 entry.run_and_leave(self.core);
                 return Ok(job.outcome()); // there is one: it has run, or was swept
             }
@@ -272,7 +272,7 @@ impl<'scope, V> JobHandle<'scope, V> {
             Some(Limit::Never) | None => None,
         };
         let ends = Wait::For(Arc::new(JoinOf { core: Arc::clone(self.core), job: job.clone() }));
-        let call = Call { activity: Activity::Join, place, on: Some(job.label()), ends };
+        let call = Call { activity: Activity::Join, place, on: Some(On::Job(job.label())), ends };
         let ended = wait::wait(&call, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {

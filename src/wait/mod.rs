@@ -30,13 +30,15 @@
 pub(crate) mod barrier;
 pub(crate) mod blocking;
 pub(crate) mod event;
+pub(crate) mod semaphore;
 pub(crate) mod time;
+pub(crate) mod turnstile;
 
 use crate::{
     cancel::{
-        current::{self, Activity, Doing},
+        current::{self, Activity, Doing, On, Thing},
         node::Node,
-        reason::{Cancelled, Label},
+        reason::Cancelled,
     },
     park::{
         clock::Clock,
@@ -52,8 +54,7 @@ use std::{panic::Location, sync::Arc, time::Instant};
 pub(crate) struct Call {
     pub(crate) activity: Activity,
     pub(crate) place: &'static Location<'static>,
-    /// The job that is joined.
-    pub(crate) on: Option<Label>,
+    pub(crate) on: Option<On>,
     /// What ends it, besides a limit and a stop.
     pub(crate) ends: Wait,
 }
@@ -63,6 +64,12 @@ impl Call {
     #[track_caller]
     pub(crate) fn new(activity: Activity, ends: Wait) -> Self {
         Call { activity, place: Location::caller(), on: None, ends }
+    }
+
+    /// The same for something that jobs share, which others are shown as it is when they look. Jobs end it.
+    #[track_caller]
+    pub(crate) fn of(activity: Activity, thing: &Arc<impl Thing + 'static>) -> Self {
+        Call { on: Some(On::Thing(Arc::clone(thing) as Arc<dyn Thing>)), ..Call::new(activity, Wait::Closed) }
     }
 
     /// Shows it.
@@ -281,7 +288,7 @@ mod tests {
         cancel::{
             deadline::Deadline,
             node::{Parents, Sight, Terms},
-            reason::ReasonKind,
+            reason::{Label, ReasonKind},
         },
         park::{standstill::Party, virtual_run::Run},
         prim::Mutex,

@@ -26,6 +26,7 @@ mod sleeper;
 mod snapshot;
 mod spawn;
 mod stress;
+mod sync;
 mod table_absorb;
 mod table_result;
 mod tidy;

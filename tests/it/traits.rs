@@ -9,7 +9,7 @@ use tassel::{
     region::TimedOut,
     scope,
     snapshot::{Entry, Kind, Snapshot, State},
-    sync::{Barrier, Event},
+    sync::{Barrier, Event, Permit, Semaphore},
     testing::Deadlock,
 };
 
@@ -33,6 +33,8 @@ fn public_types_are_shared_between_threads() {
         shared::<PoolStats>();
         shared::<Barrier>();
         shared::<Event>();
+        shared::<Semaphore>();
+        shared::<Permit>();
         shared::<Leaf>();
         shared::<Snapshot>();
         shared::<Entry>();
