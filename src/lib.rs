@@ -61,6 +61,87 @@ pub mod sync {
     };
 }
 
+/// Waits on crossbeam's channels that a cancel ends.
+///
+/// The channels are your own, and nothing is wrapped: [`bounded`](channel::bounded), [`unbounded`](channel::unbounded) and
+/// the types are crossbeam's. What they lack is here, as functions, so that a call cannot be taken for crossbeam's own
+/// method, which sits through a cancel: [`recv`](channel::recv), [`send`](channel::send), both with a timeout or a deadline,
+/// and [`iter`](channel::iter).
+///
+/// ```
+/// use tassel::{channel, scope};
+///
+/// let (words, to_measure) = channel::bounded(8);
+/// let (lengths, to_sum) = channel::bounded(8);
+/// let total = scope(|s| {
+///     s.job("read").spawn(move || {
+///         for word in ["to", "be", "or"] {
+///             channel::send(&words, word.to_owned())?;
+///         }
+///         Ok(())
+///     });
+///     s.job("measure").spawn(move || {
+///         for word in channel::iter(&to_measure) {
+///             channel::send(&lengths, word?.len())?;
+///         }
+///         Ok(())
+///     });
+///     let mut total = 0;
+///     for length in channel::iter(&to_sum) {
+///         total += length?;
+///     }
+///     Ok(total)
+/// })?;
+/// assert_eq!(total, 6);
+/// # Ok::<(), tassel::ErrorGroup>(())
+/// ```
+///
+/// **One outcome.** Each call either did what it says, or tells why not: closed, cancelled, timed out. A call that begins
+/// when the code is to stop already takes and sends nothing. After that, a value that is there wins over a stop that comes
+/// together with it, and what was not sent comes back in the error. So nothing is lost: what is in a channel after a stop
+/// can be taken with crossbeam's `try_recv` and `try_iter`, which ask nobody.
+///
+/// **A `select!` of your own** sees a cancel by [`CancelToken::receiver`], and
+/// [`checkpoint`](crate::checkpoint) turns it into an error:
+///
+/// ```
+/// use tassel::{CancelToken, channel, checkpoint, scope};
+///
+/// let (_work, inbox) = channel::unbounded::<u32>();
+/// let (_urgent, signals) = channel::unbounded::<u32>();
+/// let done = scope(|s| {
+///     s.spawn(move || {
+///         let stop = CancelToken::current().receiver();
+///         loop {
+///             channel::select! {
+///                 recv(inbox) -> number => drop(number?),
+///                 recv(signals) -> number => drop(number?),
+///                 recv(stop) -> _ => checkpoint()?,
+///             }
+///         }
+///     });
+///     s.cancel();
+///     Ok(())
+/// });
+/// assert!(done.is_ok());
+/// ```
+///
+/// **Cost.** With a value or room there, it is crossbeam's and a look at the place. A thread that must wait tries as often as
+/// crossbeam's does before it sleeps; the pool hears of it only then, and finds its place another worker at once.
+///
+/// **In virtual time** a thread that waits here looks for a value whenever somebody has done something and nobody else is
+/// ready, so the order repeats, whichever end calls plain crossbeam methods that do not block. One that blocks in a plain
+/// method, or in a `select!`, is found asleep after a while, as in any call that is not the library's. Timers of crossbeam
+/// (`after`, `tick`) go by the real clock: use timeouts and deadlines.
+#[cfg(not(tassel_loom))]
+pub mod channel {
+    pub use crate::wait::channel::{
+        Iter, RecvError, SendError, iter, recv, recv_deadline, recv_timeout, send, send_deadline, send_timeout,
+    };
+    #[doc(no_inline)]
+    pub use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
+}
+
 /// Pictures of what runs.
 pub mod snapshot {
     pub use crate::observe::snapshot::{Entry, Kind, Resource, Snapshot, State, all, below, of};

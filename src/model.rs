@@ -9,6 +9,9 @@
 //! | `a_poke_is_never_lost` | who pokes after a change makes the waiter see it | a poke that stores where it should swap |
 //! | `every_poke_counts_with_two_pokers` | a poke that finds `POKED` publishes its change, too | a poke that returns when it reads `POKED` |
 //! | `a_stale_poke_costs_a_look_and_no_more` | a poke before the change, or a token left over, eats no later poke | a park that forgets a poke that came before it |
+//! | `a_poke_is_not_lost_beside_a_channel` | a poke reaches who sleeps in a channel, through the mailbox | a poke that unparks |
+//! | `a_message_is_not_lost_to_a_poke` | data wins, and of a poke that comes with it a message is left at most | a mailbox that is made too late |
+//! | `a_crowd_wakes_those_in_channels_too` | who leaves a channel takes part in waking the others | a park that forgets its crowd |
 //! | `a_wait_under_a_lock_misses_no_change` | who sees no change under the lock is told of it, also a second waiter | a wait that is listed after it has unlocked |
 //! | `a_crowd_is_woken_by_those_who_are_woken` | who leaves its park takes part in waking the others | a park that forgets its crowd |
 //! | `a_sleeper_whose_time_is_over_counts_only_if_it_helps` | the same where it leaves by itself | a helper that was not parked |
@@ -70,11 +73,12 @@ use crate::{
     },
     park::{
         clock::Clock,
-        seat::{Chair, Seat},
+        seat::{Chair, Channel, Seat},
         standstill::{Party, Wait},
+        turns::Meeting,
     },
     pool::{Pool, Source, while_blocked},
-    prim::{AtomicUsize, Condition, Mutex, Ordering},
+    prim::{AtomicUsize, Condition, Mailbox, Mutex, Ordering},
     raw::{Face, Home, Reader, Tally, Tether, Tied, tether},
     scope::{
         core::{Core, Queued, Setup},
@@ -223,6 +227,116 @@ fn a_stale_poke_costs_a_look_and_no_more() {
             wait_for(&chair, flag);
         }
         poker.join().unwrap();
+    });
+}
+
+/// A channel of the user's, with room for one message.
+#[derive(Default)]
+struct Letters {
+    channel: Arc<Mailbox>,
+    /// One came while the thread slept.
+    came: bool,
+}
+
+impl Letters {
+    fn take(&mut self) -> bool {
+        self.came |= self.channel.take();
+        self.came
+    }
+}
+
+impl Channel for Letters {
+    fn sleep(&mut self, mailbox: &Mailbox, _: Option<Instant>) {
+        Mailbox::sleep_in(&[&*self.channel, mailbox]);
+        if !self.take() {
+            mailbox.take();
+        }
+    }
+
+    fn is_for_meeting(&self) -> bool {
+        false
+    }
+
+    fn meet(&mut self, _: &Meeting) {}
+}
+
+/// A wait for a letter, or for a change that is poked; tells whether it has got a letter.
+fn letter_or(letters: &mut Letters, chair: &Chair, changed: &AtomicBool) -> bool {
+    loop {
+        if letters.take() {
+            return true;
+        }
+        if changed.load(Ordering::Relaxed) {
+            return false;
+        }
+        chair.park_beside(letters, None);
+    }
+}
+
+#[test]
+fn a_poke_is_not_lost_beside_a_channel() {
+    check(|| {
+        let (chair, flag) = (Chair::new(), Arc::new(AtomicBool::new(false)));
+        let seat = Arc::clone(chair.seat());
+        let poker = thread::spawn({
+            let flag = Arc::clone(&flag);
+            move || change(&flag, &seat)
+        });
+        assert!(!letter_or(&mut Letters::default(), &chair, &flag));
+        poker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_message_is_not_lost_to_a_poke() {
+    check(|| {
+        let (chair, flag) = (Chair::new(), Arc::new(AtomicBool::new(false)));
+        let seat = Arc::clone(chair.seat());
+        let mut letters = Letters::default();
+        let sender = thread::spawn({
+            let letters = Arc::clone(&letters.channel);
+            move || letters.put()
+        });
+        let poker = thread::spawn({
+            let flag = Arc::clone(&flag);
+            move || change(&flag, &seat)
+        });
+        let got = letter_or(&mut letters, &chair, &flag);
+        sender.join().unwrap();
+        // What was not taken is still there, and the poke that came meanwhile costs a look.
+        assert!(got || letter_or(&mut letters, &chair, &AtomicBool::new(false)));
+        wait_for(&chair, &flag);
+        poker.join().unwrap();
+    });
+}
+
+/// Sleeps at this node, in a channel where nothing comes, until the node stops.
+fn sleep_in_channel(node: &Arc<Node>) {
+    let chair = Chair::new();
+    let key = node.add_seat(chair.seat());
+    let mut letters = Letters::default();
+    while !node.is_stopping() {
+        chair.park_beside(&mut letters, None);
+    }
+    if let Ok(key) = key {
+        node.remove_seat(key);
+    }
+}
+
+#[test]
+fn a_crowd_wakes_those_in_channels_too() {
+    check(|| {
+        let top = node(None, None);
+        let sleepers: Vec<_> = (0..2)
+            .map(|_| {
+                let top = Arc::clone(&top);
+                thread::spawn(move || sleep_in_channel(&top))
+            })
+            .collect();
+        cancel(&top);
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
     });
 }
 

@@ -1,4 +1,4 @@
-//! The only door to locks, atomics, cells that are set once, parkers and thread start.
+//! The only door to locks, atomics, cells that are set once, parkers, mailboxes and thread start.
 //!
 //! Everything above takes these from here, so that `--cfg tassel_loom` swaps them for loom's and the models in
 //! `model.rs` run the very code that ships.
@@ -22,6 +22,32 @@ mod real {
     };
 
     pub(crate) use std::thread::{LocalKey, ThreadId, current as current_thread};
+
+    use crossbeam::channel::{Receiver, Sender, bounded};
+
+    /// A channel with room for one message, which says no more than that it came.
+    #[derive(Debug)]
+    pub(crate) struct Mailbox {
+        slot: Sender<()>,
+        messages: Receiver<()>,
+    }
+
+    impl Mailbox {
+        pub(crate) fn new() -> Self {
+            let (slot, messages) = bounded(1);
+            Mailbox { slot, messages }
+        }
+
+        /// Sees to it that there is a message. Never blocks.
+        pub(crate) fn put(&self) {
+            let _ = self.slot.try_send(()); // full: there is one
+        }
+
+        /// For a `Select`.
+        pub(crate) fn messages(&self) -> &Receiver<()> {
+            &self.messages
+        }
+    }
 
     /// std's cell with loom's face.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -143,6 +169,50 @@ mod real {
                 self.park();
             } else {
                 *self.0.0.set.lock().unwrap() = false;
+            }
+        }
+    }
+
+    /// A channel with room for one message, of loom's parts: mailboxes and, in models, the user's channels.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mailbox(Mutex<Mail>);
+
+    #[derive(Debug, Default)]
+    struct Mail {
+        is_there: bool,
+        /// Who sleeps until it is.
+        waits: Option<Unparker>,
+    }
+
+    impl Mailbox {
+        pub(crate) fn new() -> Self {
+            Mailbox::default()
+        }
+
+        pub(crate) fn put(&self) {
+            let mut mail = self.0.lock();
+            mail.is_there = true;
+            if let Some(waits) = mail.waits.take() {
+                waits.unpark();
+            }
+        }
+
+        /// Takes the message, if there is one.
+        pub(crate) fn take(&self) -> bool {
+            std::mem::take(&mut self.0.lock().is_there)
+        }
+
+        /// What crossbeam's `Select` does: is registered with each, then looks, and sleeps until one has a message.
+        pub(crate) fn sleep_in(mailboxes: &[&Mailbox]) {
+            let parker = Parker::new();
+            for mailbox in mailboxes {
+                mailbox.0.lock().waits = Some(parker.unparker().clone());
+            }
+            if !mailboxes.iter().any(|mailbox| mailbox.0.lock().is_there) {
+                parker.park();
+            }
+            for mailbox in mailboxes {
+                mailbox.0.lock().waits = None;
             }
         }
     }

@@ -55,6 +55,8 @@ pub(crate) enum Activity {
     Event,
     Blocking,
     Semaphore,
+    Receive,
+    Send,
 }
 
 impl Activity {
@@ -69,6 +71,8 @@ impl Activity {
             Activity::Event => "event",
             Activity::Blocking => "blocking",
             Activity::Semaphore => "semaphore",
+            Activity::Receive => "recv",
+            Activity::Send => "send",
         }
     }
 }

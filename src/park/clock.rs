@@ -5,7 +5,7 @@
 
 use crate::park::{
     alarm::{self, Due, Watch},
-    seat::{Baton, Chair},
+    seat::{Baton, Chair, Looking},
     virtual_run::Run,
 };
 use std::{
@@ -56,10 +56,15 @@ impl Clock {
     pub(crate) fn park(&self, chair: &Chair, until: Option<Instant>, order: u64) {
         match self {
             Clock::Real => chair.park(until),
-            Clock::Virtual(run) => {
-                let baton: Arc<dyn Baton> = Arc::clone(run) as Arc<dyn Baton>;
-                chair.park_in(&baton, until, order);
-            }
+            Clock::Virtual(run) => park_in(run, chair, until, order, None),
+        }
+    }
+
+    /// As [`park`](Clock::park), where a channel may wake the thread, too.
+    pub(crate) fn park_beside(&self, chair: &Chair, looking: Looking<'_>, until: Option<Instant>, order: u64) {
+        match self {
+            Clock::Real => chair.park_beside(looking.channel, until),
+            Clock::Virtual(run) => park_in(run, chair, until, order, Some(looking)),
         }
     }
 
@@ -78,6 +83,11 @@ impl Clock {
             Clock::Virtual(run) => run.unwatch(watch),
         }
     }
+}
+
+fn park_in(run: &Arc<Run>, chair: &Chair, until: Option<Instant>, order: u64, channel: Option<Looking<'_>>) {
+    let baton: Arc<dyn Baton> = Arc::clone(run) as Arc<dyn Baton>;
+    chair.park_in(&baton, until, order, channel);
 }
 
 impl fmt::Debug for Clock {

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `RUNNING` | runs, or is about to look | leaves `POKED` |
 //! | `PARKED` | sleeps in its parker, or is about to | leaves `POKED`, unparks |
+//! | `PARKED_BESIDE` | sleeps in a channel of the user's, or is about to | leaves `POKED`, puts a message into the mailbox |
 //! | `PARKED_IN_RUN` | has handed the baton of a virtual run on, or is about to | leaves `POKED`, tells the run |
 //! | `POKED` | will look before it parks | leaves `POKED` |
 //!
@@ -14,7 +15,8 @@
 //!
 //! 1. A poke after a change makes the owner look again after that change.
 //! 2. A park may end for no reason: the caller always looks again.
-//! 3. `std::thread::park` is not used, so a token that user code is owed is never eaten.
+//! 3. `std::thread::park` is not used, so a token that user code is owed is never eaten; but for waits on the user's own
+//!    channels, which are asleep where crossbeam puts them.
 //! 4. Of a [`Crowd`] everybody is poked. Who wakes it pays for one sleeper; those who have been woken wake the others, before
 //!    they run anybody's code, so that a few are on their way at any time until nobody is left.
 //!
@@ -36,6 +38,13 @@
 //! a parker keeps the token until it is used. A token or `POKED` left over from an earlier wait costs one extra look.
 //! Modelled in `model.rs`, `a_poke_is_never_lost`.
 //!
+//! A thread that waits on a channel of the user's sleeps in a `Select` over that channel and its *mailbox*, a channel with
+//! room for one message. The argument is the same, with the message for the token: it stays there until it is taken, also
+//! if it comes before the `Select`, and one that finds the mailbox full says no more than the one that is there. The mailbox
+//! is made before the swap to `PARKED_BESIDE`, so whoever finds that finds the mailbox. That a message of the *user's* wakes
+//! the thread is the channel's own promise; if both come, the `Select` takes one, and the look after it finds the other.
+//! Modelled in `model.rs`, `a_poke_is_not_lost_beside_a_channel`.
+//!
 //! # Why a crowd wakes up
 //!
 //! Whoever has a part in the wake-up takes seats from one list, one at a time, counts each as *coming*, and pokes it. A thread
@@ -55,8 +64,9 @@ use crate::{
     park::{
         alarm,
         standstill::{Party, Wait},
+        turns::Meeting,
     },
-    prim::{AtomicU8, AtomicU64, Mutex, Ordering, Parker, Unparker},
+    prim::{AtomicU8, AtomicU64, Mailbox, Mutex, OnceLock, Ordering, Parker, Unparker},
     raw::{PerProcess, generation},
 };
 use slab::Slab;
@@ -72,13 +82,34 @@ const RUNNING: u8 = 0;
 const PARKED: u8 = 1;
 const PARKED_IN_RUN: u8 = 2;
 const POKED: u8 = 3;
+const PARKED_BESIDE: u8 = 4;
 
 /// What a virtual run does for those that wait in it.
 pub(crate) trait Baton: Send + Sync {
     /// Hands the baton on, and returns when it is back after a poke, or after `until`.
-    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>);
+    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>, channel: Option<Looking<'_>>);
     /// Makes a parked thread ready.
     fn wake(&self, seat: u64);
+}
+
+/// A channel of the user's, in which a thread can sleep. It wakes the thread by itself, and pokes nobody.
+pub(crate) trait Channel {
+    /// Sleeps until the channel has done what it is wanted for, `until` has come, or there is a message in the mailbox, which
+    /// is taken then.
+    fn sleep(&mut self, mailbox: &Mailbox, until: Option<Instant>);
+
+    /// Whether only those meet in it who sleep in it.
+    fn is_for_meeting(&self) -> bool;
+
+    /// As [`sleep`](Channel::sleep), in a run, if it is for meeting.
+    fn meet(&mut self, meeting: &Meeting);
+}
+
+/// A wait on a channel in a run: there the thread has to look from time to time.
+pub(crate) struct Looking<'c> {
+    pub(crate) channel: &'c mut dyn Channel,
+    /// All that it has done since it waited last is to look.
+    pub(crate) again: bool,
 }
 
 /// The public end of a thread's parking place: anyone may poke it.
@@ -95,6 +126,8 @@ pub(crate) struct Seat {
     /// A crowd that its thread is to help to wake, once it is out of its parker.
     helps: Mutex<Helps>,
     unparker: Unparker,
+    /// Made when its thread first waits beside it.
+    mailbox: OnceLock<Mailbox>,
     /// Of the process that its thread belongs to: a forked child has the seat without the thread.
     generation: u64,
     /// The run whose baton this seat has handed on while `PARKED_IN_RUN`.
@@ -113,7 +146,7 @@ impl Seat {
     pub(crate) fn poke(&self) {
         mutant!("poke_after_a_poke" => if self.is_poked() { return });
         mutant!("poke_without_swap" => return self.state.store(POKED, Ordering::Release));
-        // Pairs with the swaps in `Chair::park`: what the caller changed is visible to the look that follows.
+        // Pairs with the swaps in `Chair::park_as`: what the caller changed is visible to the look that follows.
         let before = self.state.swap(POKED, Ordering::AcqRel);
         self.wake_from(before);
     }
@@ -123,7 +156,7 @@ impl Seat {
         let mut helps = self.helps.lock();
         // As in `poke`. In the lock, so that the thread, who finds `POKED` and then takes the lock, finds the crowd.
         let before = self.state.swap(POKED, Ordering::AcqRel);
-        let leaves = before == PARKED || mutant!("awake_is_to_help");
+        let leaves = matches!(before, PARKED | PARKED_BESIDE) || mutant!("awake_is_to_help");
         let will_help = leaves && helps.crowd.is_none() && !helps.serves && self.is_here();
         if will_help {
             helps.crowd = Some(Arc::clone(crowd));
@@ -137,6 +170,12 @@ impl Seat {
     fn wake_from(&self, state: u8) {
         match state {
             PARKED => self.unparker.unpark(),
+            PARKED_BESIDE => {
+                mutant!("mailbox_left_empty" => return self.unparker.unpark());
+                if let Some(mailbox) = self.mailbox.get() {
+                    mailbox.put();
+                }
+            }
             PARKED_IN_RUN => {
                 let run = self.run.lock().clone();
                 if let Some(run) = run {
@@ -174,11 +213,11 @@ impl Seat {
 
     /// Returns the number of the park that the thread is in now, unless it moves or was poked.
     pub(crate) fn parked(&self) -> Option<u64> {
-        // Pairs with the swaps in `Chair::park` and `park_in`, which come after the number was raised. The number is read
+        // Pairs with the swaps in `Chair::park_as` and `park_in`, which come after the number was raised. The number is read
         // first: if the thread goes on meanwhile, a second reading gives another. What it did before it parked, a poke of
         // somebody else say, is visible to looks after this one.
         let parks = self.parks.load(Ordering::SeqCst);
-        matches!(self.state.load(Ordering::SeqCst), PARKED | PARKED_IN_RUN).then_some(parks)
+        matches!(self.state.load(Ordering::SeqCst), PARKED | PARKED_BESIDE | PARKED_IN_RUN).then_some(parks)
     }
 
     /// Says, before a park, how it can end; the caller takes it back after.
@@ -191,7 +230,7 @@ impl Seat {
 impl Party for Seat {
     fn still(&self) -> Option<u64> {
         let parks = self.parked()?;
-        if CROWDS.get().load(SeqCst) > 0 && self.state.load(Ordering::Acquire) == PARKED {
+        if CROWDS.get().load(SeqCst) > 0 && self.state.load(Ordering::Acquire) != PARKED_IN_RUN {
             return None; // it may be one of them
         }
         if matches!(*self.wait.lock(), Wait::Open) { None } else { Some(parks) }
@@ -233,6 +272,7 @@ impl Chair {
             helps: Mutex::default(),
             generation: generation(),
             unparker: parker.unparker().clone(),
+            mailbox: OnceLock::new(),
             run: Mutex::new(None),
         });
         Chair { seat, parker }
@@ -246,16 +286,26 @@ impl Chair {
     ///
     /// The caller looked before, and looks again after: see the module header.
     pub(crate) fn park(&self, until: Option<Instant>) {
+        self.park_as(PARKED, until, |until| match until {
+            Some(until) => self.parker.park_deadline(until),
+            None => self.parker.park(),
+        });
+    }
+
+    /// As [`park`](Chair::park), but asleep in a channel, with the mailbox beside it.
+    pub(crate) fn park_beside(&self, channel: &mut dyn Channel, until: Option<Instant>) {
+        let mailbox = self.seat.mailbox.get_or_init(Mailbox::new);
+        self.park_as(PARKED_BESIDE, until, |until| channel.sleep(mailbox, until));
+    }
+
+    fn park_as(&self, state: u8, until: Option<Instant>, sleep: impl FnOnce(Option<Instant>)) {
         let seat = &self.seat;
         let unserved = alarm::unserved();
         seat.parks.fetch_add(1, Ordering::SeqCst);
         mutant!("park_forgets_a_poke" => seat.state.store(RUNNING, Ordering::Release));
         // Pairs with the swap in `poke`: after it, the caller sees the change. And with the loads in `parked`.
-        if seat.state.swap(PARKED, Ordering::AcqRel) != POKED {
-            match [until, unserved].into_iter().flatten().min() {
-                Some(until) => self.parker.park_deadline(until),
-                None => self.parker.park(),
-            }
+        if seat.state.swap(state, Ordering::AcqRel) != POKED {
+            sleep([until, unserved].into_iter().flatten().min());
         }
         if unserved.is_some() {
             // Code of the user's may run: no crowd is to wait for that, one that came before or one that comes now.
@@ -272,17 +322,23 @@ impl Chair {
     }
 
     /// As [`park`](Chair::park), by the clock of a run. `order` is the spawn order of the code that waits.
-    pub(crate) fn park_in(&self, run: &Arc<dyn Baton>, until: Option<Instant>, order: u64) {
+    pub(crate) fn park_in(
+        &self,
+        run: &Arc<dyn Baton>,
+        until: Option<Instant>,
+        order: u64,
+        channel: Option<Looking<'_>>,
+    ) {
         let seat = &self.seat;
         seat.parks.fetch_add(1, Ordering::SeqCst);
         *seat.run.lock() = Some(Arc::clone(run));
-        // As in `park`.
+        // As in `park_as`.
         if seat.state.swap(PARKED_IN_RUN, Ordering::AcqRel) != POKED {
-            run.park(self, order, until);
+            run.park(self, order, until, channel);
         }
         let gone = seat.run.lock().take();
         drop(gone);
-        // As in `park`.
+        // As in `park_as`.
         seat.state.swap(RUNNING, Ordering::AcqRel);
     }
 

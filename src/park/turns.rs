@@ -6,6 +6,7 @@
 //! | `ready`, a source | the first of its queued jobs has a turn, which *summons* a thread that claims just this job |
 //! | `stuck` | a source for whose jobs no thread could be had; it is ready again when one may be, or one more is queued |
 //! | `parked` | waits, perhaps until an instant |
+//! | `lookers` | those of them who wait for what pokes nobody, such as a channel of the user's |
 //! | `guests` | threads that move without the baton, and hold the clock: bound closures on foreign threads, and holders that the kernel showed asleep in a call that was `announced` |
 //! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
 //! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
@@ -13,7 +14,8 @@
 //! # Promises
 //!
 //! 1. The order of turns is that of (instant of becoming ready, yields, spawn order).
-//! 2. What is to be done for a decision is a [`Then`], carried out once the lock is released.
+//! 2. A looker looks again after all that anybody has done, when nobody else is ready, and before the clock moves.
+//! 3. What is to be done for a decision is a [`Then`], carried out once the lock is released.
 //!
 //! # Does not know
 //!
@@ -23,6 +25,7 @@ use crate::park::{
     alarm::{Due, Watches},
     seat::{Seat, with_chair},
 };
+use crossbeam::channel::{Receiver, Sender, bounded};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     mem,
@@ -30,6 +33,32 @@ use std::{
     sync::{Arc, Weak},
     time::Instant,
 };
+
+/// Where a thread that has no baton sleeps in a channel which only those can use who are both there at once.
+///
+/// Whoever moves next would miss it while it is on the way there. So it goes to sleep in a `Select` that has the channel first,
+/// then a message to nobody: once that is on offer, it is registered with the channel, too. The next to have the baton looks
+/// out for that.
+pub(crate) struct Meeting {
+    /// Where the run says that it is to go on.
+    pub(crate) wake: Receiver<()>,
+    /// On offer as soon as it sleeps, and never taken.
+    pub(crate) asleep: Sender<()>,
+}
+
+/// How the run sees a [`Meeting`].
+pub(super) struct Met {
+    pub(super) wake: Sender<()>,
+    /// Has something on offer, or is closed: the thread sleeps, or does not sleep any more.
+    pub(super) asleep: Receiver<()>,
+}
+
+impl Meeting {
+    pub(super) fn new() -> (Self, Met) {
+        let ((wake, woken), (offer, asleep)) = (bounded(1), bounded(0));
+        (Meeting { wake: woken, asleep: offer }, Met { wake, asleep })
+    }
+}
 
 /// Something queued whose turn has come: it finds itself a thread.
 pub(crate) trait Summon: Send + Sync {
@@ -47,6 +76,9 @@ pub(crate) type OnDeadlock = Box<dyn FnOnce(usize) + Send>;
 
 /// When somebody became ready, how often it has yielded since (as the run counts), and its spawn order.
 pub(super) type Turn = (Instant, u64, u64);
+
+/// Nobody counts on threads outside the order any more, until something is done.
+pub(super) const NO_MORE: u32 = u32::MAX;
 
 pub(super) enum Who {
     Thread(Arc<Seat>),
@@ -86,6 +118,8 @@ pub(super) struct Parked {
     pub(super) seat: Arc<Seat>,
     pub(super) order: u64,
     pub(super) until: Option<Instant>,
+    /// The stirs before its last look, if it is one who looks.
+    pub(super) looked: Option<u64>,
 }
 
 pub(super) struct State {
@@ -109,6 +143,16 @@ pub(super) struct State {
     pub(super) stranded: Stranded,
     pub(super) parked: HashMap<u64, Parked>,
     pub(super) timers: BTreeSet<(Instant, u64, u64)>,
+    /// Counts what was done in the run, by anybody, that others may find when they look.
+    pub(super) stirs: u64,
+    /// The stirs before its last look, spawn order and seat of each who looks.
+    pub(super) lookers: BTreeSet<(u64, u64, u64)>,
+    /// Those of them who sleep in a channel, by seat.
+    pub(super) met: HashMap<u64, Sender<()>>,
+    /// Those of them who are on the way there.
+    pub(super) going: Vec<Receiver<()>>,
+    /// All wait, and some look: for how many looks of the observer.
+    pub(super) strangers: Option<u32>,
     pub(super) watches: Watches,
     pub(super) guests: HashSet<u64>,
     /// Bound closures that have not begun, by number.
@@ -129,10 +173,19 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Then {
     pub(super) unpark: Option<Arc<Seat>>,
+    /// The same thread sleeps in a channel.
+    pub(super) wake: Option<Sender<()>>,
     pub(super) summon: Option<Arc<dyn Summon>>,
     pub(super) strand: Vec<Arc<dyn Summon>>,
     pub(super) tell: Vec<Weak<dyn Due>>,
     pub(super) deadlock: Option<(OnDeadlock, usize)>,
+}
+
+impl Then {
+    /// Whether code of the user's may run.
+    pub(super) fn tells(&self) -> bool {
+        self.deadlock.is_some() || !self.tell.is_empty()
+    }
 }
 
 impl State {
@@ -153,6 +206,11 @@ impl State {
             stranded: Stranded::Unknown,
             parked: HashMap::new(),
             timers: BTreeSet::new(),
+            stirs: 0,
+            lookers: BTreeSet::new(),
+            met: HashMap::new(),
+            going: Vec::new(),
+            strangers: None,
             watches: Watches::default(),
             guests: HashSet::new(),
             invited: HashSet::new(),
@@ -251,8 +309,42 @@ impl State {
         if let Some(until) = parked.until {
             self.timers.remove(&(until, parked.order, seat));
         }
+        if let Some(looked) = parked.looked {
+            self.lookers.remove(&(looked, parked.order, seat));
+        }
         self.ready.insert((since, 0, parked.order), Who::Thread(parked.seat));
         true
+    }
+
+    /// Something was done that others may find when they look.
+    pub(super) fn stir(&mut self) {
+        self.stirs += 1;
+        self.strangers = None;
+    }
+
+    /// Has one who parks listed as a looker. Returns the stirs before its last look.
+    pub(super) fn list(&mut self, seat: u64, order: u64) -> u64 {
+        // It looked with the baton in its hand, so it has seen all that was done before.
+        self.lookers.insert((self.stirs, order, seat));
+        self.stirs
+    }
+
+    /// Has all look who wait for what pokes nobody, and have not looked since anything was done. Tells whether there are any.
+    pub(super) fn ask(&mut self) -> bool {
+        let mut any = false;
+        while let Some((looked, _, seat)) = self.lookers.first().copied() {
+            if looked == self.stirs {
+                break;
+            }
+            any |= self.unpark(seat, self.now);
+        }
+        any
+    }
+
+    /// Whether all wait, and some of them for what a thread outside the order may bring. Not for ever: see `observe`.
+    fn counts_on_strangers(&mut self) -> bool {
+        let looks = *self.strangers.get_or_insert(0);
+        looks != NO_MORE && !self.lookers.is_empty()
     }
 
     /// Gives a free baton to who is next, and moves the clock if nobody is.
@@ -267,6 +359,7 @@ impl State {
                 match who {
                     Who::Thread(seat) => {
                         self.holder = Holder::Seat(seat.id);
+                        then.wake = self.met.remove(&seat.id);
                         then.unpark = Some(seat);
                     }
                     Who::Source(at) => {
@@ -280,6 +373,9 @@ impl State {
                     }
                 }
                 return then;
+            }
+            if self.ask() {
+                continue;
             }
             if !self.guests.is_empty() || !self.invited.is_empty() {
                 return then;
@@ -300,6 +396,9 @@ impl State {
             let timer = self.timers.first().map(|(at, ..)| *at);
             let next = [timer, self.watches.earliest()].into_iter().flatten().min();
             let Some(next) = next else {
+                if self.counts_on_strangers() {
+                    return then;
+                }
                 if self.outside.is_empty()
                     && (self.stuck.is_empty() || self.stranded == Stranded::ForEver)
                     && !self.parked.is_empty()

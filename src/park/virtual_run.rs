@@ -13,7 +13,9 @@
 //!    that anybody waits for.
 //! 3. If there is none, and nobody outside, the run reports a deadlock: also with queued jobs, if all threads that could
 //!    take one are parked in the run.
-//! 4. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
+//! 4. Who waits for what pokes nobody, a channel of the user's say, looks again before the clock moves; before it stands for
+//!    ever, for some tenths of a second, in which a thread that is not of the run may bring it.
+//! 5. Before the clock moves or stands for ever, a thread is asked for again for what is `stuck`, and, if in vain, the
 //!    pool is asked whether it *starves*. So that, too, comes at its place in the order.
 //!
 //! # Does not know
@@ -31,11 +33,12 @@ use crate::{
     park::{
         alarm::{Due, Watch},
         kernel::{kernel_thread, runnable, sleep_of},
-        seat::{Baton, Chair, Seat},
-        turns::{Holder, OnDeadlock, Parked, State, Stranded, Summon, Then, Who, address, here},
+        seat::{Baton, Chair, Looking, Seat},
+        turns::{Holder, Meeting, NO_MORE, OnDeadlock, Parked, State, Stranded, Summon, Then, Who, address, here},
     },
     prim::{self, Mutex},
 };
+use crossbeam::channel::{Receiver, Select};
 use std::{
     fmt, mem,
     sync::{Arc, Weak},
@@ -125,7 +128,9 @@ impl Run {
                 state.turns += 1;
                 state.begun = state.turns;
                 state.try_anew();
-                return;
+                let going = mem::take(&mut state.going);
+                drop(state);
+                return settle(&going);
             }
             _ => {}
         }
@@ -182,7 +187,10 @@ impl Run {
         let seat = chair.seat();
         let mut state = self.state.lock();
         state.let_go(seat.id);
+        state.stir();
         let yields = if behind {
+            // Who would find something to do now is ready, too.
+            state.ask();
             state.yields += 1;
             state.yields
         } else {
@@ -200,6 +208,7 @@ impl Run {
     pub(crate) fn end(&self, seat: &Seat) {
         let mut state = self.state.lock();
         state.let_go(seat.id);
+        state.stir();
         state.threads.remove(&seat.id);
         // A thread gets free: what none could be had for may have this one.
         state.unstick();
@@ -236,6 +245,7 @@ impl Run {
         if !state.invited.remove(&number) {
             return;
         }
+        state.stir();
         let then = state.hand_on();
         drop(state);
         self.follow(then);
@@ -279,7 +289,9 @@ impl Run {
             if matches!(state.holder, Holder::Seat(seat) if seat == id) {
                 state.begun = state.turns;
                 state.stranded = Stranded::Unknown;
-                return;
+                let going = mem::take(&mut state.going);
+                drop(state);
+                return settle(&going);
             }
             drop(state);
             chair.rest();
@@ -290,13 +302,17 @@ impl Run {
     /// that code itself waits in this run.
     fn follow(&self, mut then: Then) {
         loop {
+            let tells = then.tells();
             if let Some(seat) = then.unpark {
                 seat.unpark();
+            }
+            if let Some(wake) = then.wake {
+                let _ = wake.try_send(());
             }
             if let Some(job) = then.summon {
                 job.summon();
             }
-            if then.deadlock.is_none() && then.tell.is_empty() && then.strand.is_empty() {
+            if !tells && then.strand.is_empty() {
                 return;
             }
             let mut taken = if then.strand.is_empty() { None } else { Some(Vec::new()) };
@@ -313,6 +329,9 @@ impl Run {
                 target.due();
             }
             let mut state = self.state.lock();
+            if tells {
+                state.stir();
+            }
             if taken.is_some_and(|taken| taken.iter().all(|seat| state.parked.contains_key(seat))) {
                 state.stranded = Stranded::ForEver;
             }
@@ -327,23 +346,41 @@ impl Run {
 }
 
 impl Baton for Run {
-    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>) {
+    fn park(&self, chair: &Chair, order: u64, until: Option<Instant>, mut channel: Option<Looking<'_>>) {
         let seat = chair.seat();
         let mut state = self.state.lock();
         state.threads.entry(seat.id).or_insert_with(kernel_thread);
         state.let_go(seat.id);
+        if !channel.as_ref().is_some_and(|channel| channel.again) {
+            state.stir();
+        }
         if seat.is_poked() || until.is_some_and(|until| until <= state.now) {
+            channel = None;
             let turn = (state.now, 0, order);
             state.ready.insert(turn, Who::Thread(Arc::clone(seat)));
         } else {
             if let Some(until) = until {
                 state.timers.insert((until, order, seat.id));
             }
-            state.parked.insert(seat.id, Parked { seat: Arc::clone(seat), order, until });
+            let looked = channel.is_some().then(|| state.list(seat.id, order));
+            state.parked.insert(seat.id, Parked { seat: Arc::clone(seat), order, until, looked });
+        }
+        let mut meeting = None;
+        if channel.as_ref().is_some_and(|looking| looking.channel.is_for_meeting()) {
+            let (mine, met) = Meeting::new();
+            state.met.insert(seat.id, met.wake);
+            state.going.push(met.asleep.clone());
+            meeting = Some((mine, met.asleep));
         }
         let then = state.hand_on();
         drop(state);
         self.follow(then);
+        if let (Some(looking), Some((meeting, asleep))) = (channel, meeting) {
+            looking.channel.meet(&meeting);
+            // First that, as the offer must not end for want of takers; and then nobody waits for it.
+            drop(meeting);
+            drop(asleep);
+        }
         self.await_baton(chair);
     }
 
@@ -364,6 +401,19 @@ impl fmt::Debug for Run {
         f.write_str("Run")
     }
 }
+
+/// Waits until those who are on the way to sleep in a channel are there: who has the baton now is to find them.
+fn settle(going: &[Receiver<()>]) {
+    for asleep in going {
+        let mut select = Select::new();
+        select.recv(asleep);
+        // It takes as long as a thread needs to go to sleep. Longer only if it calls back code that waits on the way.
+        let _ = select.ready_timeout(SETTLES);
+    }
+}
+
+/// How long the baton is kept for somebody on the way to sleep, at most.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// How often the observer looks at the holder of the baton.
 const LOOK: Duration = Duration::from_millis(10);
@@ -398,6 +448,19 @@ fn observe(run: &Weak<Run>) {
             continue;
         }
         waits = 0;
+        if let (Holder::Nobody, Some(looks)) = (&state.holder, state.strangers) {
+            if looks != NO_MORE {
+                // A thread that is not of the run, or has lost the baton, may have done something: who looks does so again.
+                let looks = looks.saturating_add(1);
+                let enough = state.outside.is_empty() && looks >= LOOKS.max(LOOKS.saturating_mul(runnable()));
+                state.stir();
+                state.strangers = Some(if enough { NO_MORE } else { looks.min(NO_MORE - 1) });
+                let then = state.hand_on();
+                drop(state);
+                run.follow(then);
+            }
+            continue;
+        }
         let Holder::Seat(seat) = state.holder else {
             same = 0;
             continue;

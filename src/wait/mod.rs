@@ -29,6 +29,8 @@
 
 pub(crate) mod barrier;
 pub(crate) mod blocking;
+#[cfg(not(tassel_loom))]
+pub(crate) mod channel;
 pub(crate) mod event;
 pub(crate) mod semaphore;
 pub(crate) mod time;
@@ -42,7 +44,7 @@ use crate::{
     },
     park::{
         clock::Clock,
-        seat::{Chair, Seat, with_chair},
+        seat::{Chair, Channel, Looking, Seat, with_chair},
         standstill::Wait,
     },
     pool,
@@ -88,6 +90,10 @@ pub(crate) enum End {
 /// Parks once, by the clock and with the spawn order of the current frame, until poked or `until` (any deadline in force
 /// included), or for no reason. The caller has looked, and looks again. Without an instant, only what `wait` says ends it.
 pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
+    park_by(chair, wait, until, |clock, order| clock.park(chair, until, order));
+}
+
+fn park_by(chair: &Chair, wait: &Wait, until: Option<Instant>, sleep: impl FnOnce(&Clock, u64)) {
     struct Over<'a>(&'a Seat);
     impl Drop for Over<'_> {
         fn drop(&mut self) {
@@ -98,7 +104,7 @@ pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
         current::with(|frame| frame.map_or((Clock::Real, 0), |frame| (frame.clock(), frame.line.order())));
     chair.seat().set_wait(if until.is_some() { Wait::Open } else { wait.clone() });
     let _over = Over(chair.seat());
-    pool::while_blocked(|| clock.park(chair, until, order));
+    pool::while_blocked(|| sleep(&clock, order));
 }
 
 /// The entry check of what may wait. Unlike [`current::check`] it has no deadline watched: a waiter times itself out.
@@ -165,7 +171,34 @@ pub(crate) fn wait_in<T>(
     until: Option<Instant>,
     look: &mut dyn FnMut(&Arc<Seat>) -> Option<T>,
 ) -> Result<T, End> {
-    if let Some(value) = look(chair.seat()) {
+    struct ByLook<'l, T>(&'l mut dyn FnMut(&Arc<Seat>) -> Option<T>);
+    impl<T> Awaited<T> for ByLook<'_, T> {
+        fn look(&mut self, seat: &Arc<Seat>) -> Option<T> {
+            (self.0)(seat)
+        }
+    }
+    wait_for(chair, call, until, &mut ByLook(look))
+}
+
+/// What a wait is for.
+pub(crate) trait Awaited<T> {
+    /// Takes what is there, or enters the seat with whoever will bring it.
+    fn look(&mut self, seat: &Arc<Seat>) -> Option<T>;
+
+    /// The channel of the user's that brings it. `None`: who brings it pokes.
+    fn channel(&mut self) -> Option<&mut dyn Channel> {
+        None
+    }
+}
+
+/// As [`wait_in`], for what may wake the thread by itself.
+pub(crate) fn wait_for<T>(
+    chair: &Chair,
+    call: &Call,
+    until: Option<Instant>,
+    awaited: &mut dyn Awaited<T>,
+) -> Result<T, End> {
+    if let Some(value) = awaited.look(chair.seat()) {
         return Ok(value);
     }
     let _doing = call.doing();
@@ -177,10 +210,11 @@ pub(crate) fn wait_in<T>(
         }
     });
     let mut here = None;
+    let mut again = false;
     loop {
         // Refused by a node that stops: the look at it below comes before any park.
         Registered::follow(&mut here, chair.seat());
-        if let Some(value) = look(chair.seat()) {
+        if let Some(value) = awaited.look(chair.seat()) {
             return Ok(value);
         }
         let node = here.as_ref().map(|here| &here.node);
@@ -189,6 +223,7 @@ pub(crate) fn wait_in<T>(
             stop_at(node).map_err(End::Stopped)?;
             if was_due {
                 // To mark what has passed may run callbacks, which may wait on this thread, and so take a poke.
+                again = false;
                 continue;
             }
         }
@@ -197,7 +232,13 @@ pub(crate) fn wait_in<T>(
         }
         // Read before each park: it may have moved, and then a poke is owed or the new instant is read.
         let earliest = [until, node.and_then(|node| node.next_due())].into_iter().flatten().min();
-        park(chair, &call.ends, earliest);
+        match awaited.channel() {
+            None => park(chair, &call.ends, earliest),
+            Some(channel) => park_by(chair, &call.ends, earliest, |clock, order| {
+                clock.park_beside(chair, Looking { channel, again }, earliest, order);
+            }),
+        }
+        again = true;
     }
 }
 

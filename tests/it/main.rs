@@ -5,6 +5,7 @@
 
 mod blocking;
 mod cancel;
+mod channel;
 mod checkpoint;
 mod child;
 mod compiler;
