@@ -110,8 +110,8 @@ impl Tally<Core> {
         if self.live() == 0 {
             return;
         }
-        let _doing = Doing::new(Activity::Exit, self.label().place, None);
         with_chair(|chair| {
+            let mut doing = None;
             let mut registered = None;
             let mut help = Help::default();
             let may_inline = self.may_inline();
@@ -127,7 +127,9 @@ impl Tally<Core> {
                 let entry =
                     if stopping || may_inline { self.claim_next(!stopping, chair.seat(), &mut ended) } else { None };
                 if let Some(entry) = entry {
-                    help.look(self, entry.since);
+                    let since = entry.since;
+                    doing.get_or_insert_with(|| Doing::since(since, Activity::Exit, self.label().place, None));
+                    help.look(self, since);
                     ended = entry.run(self, true);
                     mutant!("park_after_helping" => wait::park(chair, &Wait::Open, self.node.next_due()));
                 } else if self.live() == 0 {
@@ -137,6 +139,7 @@ impl Tally<Core> {
                     wait::park(chair, wait, until);
                 } else {
                     // Before the look that precedes a park.
+                    doing.get_or_insert_with(|| Doing::new(Activity::Exit, self.label().place, None));
                     let wait = Wait::For(Arc::clone(self) as Arc<dyn Awaited>);
                     registered = Some((wait, self.node.add_seat(chair.seat()).ok()));
                 }
