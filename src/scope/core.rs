@@ -305,7 +305,8 @@ impl Tally<Core> {
         ended: &mut Option<Claimed>,
         find: impl FnOnce(&Jobs) -> Option<usize>,
     ) -> Option<Claimed> {
-        let now = self.node.clock().now();
+        // Outside the lock, and only if a job is likely to be there.
+        let now = (self.queued.load(Ordering::Relaxed) > 0).then(|| self.node.clock().now());
         let mut jobs = self.lock();
         let at = find(&jobs);
         let Some(entry) = at.and_then(|at| jobs.take(at)) else {
@@ -314,6 +315,7 @@ impl Tally<Core> {
             drop(gone);
             return None;
         };
+        let now = now.unwrap_or_else(|| self.node.clock().now());
         let own_thread = entry.shared().own_thread;
         if at == Some(0) {
             self.front.store(entry.shared().number() + 1, Ordering::Relaxed);
