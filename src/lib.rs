@@ -54,9 +54,14 @@ pub mod region {
 
 /// Meeting points, locks and permits whose waits a cancel ends.
 pub mod sync {
+    pub use crate::error::LockError;
     pub use crate::wait::{
         barrier::Barrier,
+        condvar::Condvar,
         event::Event,
+        mutex::{Mutex, MutexGuard},
+        once::OnceCell,
+        rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard},
         semaphore::{Permit, Semaphore},
     };
 }

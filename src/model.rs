@@ -82,11 +82,14 @@ use crate::{
     raw::{Face, Home, Reader, Tally, Tether, Tied, tether},
     scope::{
         core::{Core, Queued, Setup},
-        cycle,
         job::{Facts, Outcome},
         run,
     },
-    wait::{Call, wait_in},
+    wait::{
+        Call,
+        cycle::{self, For},
+        wait_in,
+    },
 };
 use loom::{model::Builder, sync::atomic::AtomicBool, thread};
 use std::{
@@ -1120,9 +1123,9 @@ fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
         let (a, b) = (job(1), job(2));
         let other = {
             let (a, b) = (Arc::clone(&a), Arc::clone(&b));
-            thread::spawn(move || cycle::enter(vec![b], &a))
+            thread::spawn(move || cycle::enter(&[b], &For::Job(a)))
         };
-        let mine = cycle::enter(vec![a], &b);
+        let mine = cycle::enter(&[a], &For::Job(b));
         let other = other.join().unwrap();
         assert!(mine.is_ok() != other.is_ok());
         assert_eq!(mine.err().or(other.err()).unwrap().len(), 2);

@@ -15,7 +15,9 @@
 #[cfg(not(tassel_loom))]
 mod real {
     pub(crate) use crossbeam::sync::{Parker, Unparker};
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use parking_lot::{
+        Mutex, MutexGuard, RwLock, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard,
+    };
     pub(crate) use std::sync::{
         OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -67,8 +69,8 @@ mod real {
 #[cfg(tassel_loom)]
 mod real {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::MutexGuard;
     pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::{MutexGuard, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard};
     pub(crate) use loom::thread::{LocalKey, ThreadId, current as current_thread};
     use std::{
         sync::{Arc, PoisonError},
@@ -86,6 +88,40 @@ mod real {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// loom's lock with parking_lot's face. It is only tried.
+    #[derive(Debug)]
+    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            RwLock(loom::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+            self.0.try_read().ok()
+        }
+
+        pub(crate) fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+            self.0.try_write().ok()
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
         }
 
         pub(crate) fn get_mut(&mut self) -> &mut T {
@@ -124,6 +160,10 @@ mod real {
                 let _ = self.set(init());
             }
             self.cell.get().unwrap_or_else(|| unreachable!("it was set"))
+        }
+
+        pub(crate) fn into_inner(self) -> Option<T> {
+            self.cell.into_inner()
         }
 
         pub(crate) fn get(&self) -> Option<&T> {

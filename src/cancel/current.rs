@@ -57,6 +57,11 @@ pub(crate) enum Activity {
     Semaphore,
     Receive,
     Send,
+    Lock,
+    ReadLock,
+    WriteLock,
+    Condition,
+    Once,
 }
 
 impl Activity {
@@ -73,6 +78,11 @@ impl Activity {
             Activity::Semaphore => "semaphore",
             Activity::Receive => "recv",
             Activity::Send => "send",
+            Activity::Lock => "lock",
+            Activity::ReadLock => "read lock",
+            Activity::WriteLock => "write lock",
+            Activity::Condition => "condition",
+            Activity::Once => "once cell",
         }
     }
 }
@@ -405,11 +415,13 @@ impl Layer for Frames {
 #[cfg(not(tassel_loom))]
 thread_local! {
     static FRAMES: Stack<Frames> = const { Stack::new() };
+    static THREAD: Cell<u64> = const { Cell::new(0) };
 }
 
 #[cfg(tassel_loom)]
 loom::thread_local! {
     static FRAMES: Stack<Frames> = Stack::new();
+    static THREAD: Cell<u64> = Cell::new(0);
 }
 
 /// Looks at the innermost frame.
@@ -486,6 +498,22 @@ pub(crate) fn nearest_but(known: Option<&Arc<Node>>) -> Option<Arc<Node>> {
         let is_known = known.is_some_and(|known| Arc::ptr_eq(known, nearest));
         (!is_known).then(|| Arc::clone(nearest))
     })
+}
+
+/// Returns the number of this thread, unique in the process and never 0.
+#[inline]
+pub(crate) fn thread() -> u64 {
+    THREAD.with(|number| match number.get() {
+        0 => number_thread(number),
+        known => known,
+    })
+}
+
+#[cold]
+fn number_thread(number: &Cell<u64>) -> u64 {
+    static THREADS: AtomicU64 = AtomicU64::new(1);
+    number.set(THREADS.fetch_add(1, Ordering::Relaxed));
+    number.get()
 }
 
 /// Returns the number of the line of code here; 0 outside any scope.

@@ -116,15 +116,7 @@ impl fmt::Display for JoinError {
             JoinError::You(_) => f.write_str("the joiner was stopped"),
             JoinError::WouldDeadlock { cycle } => {
                 f.write_str("joining would deadlock")?;
-                let Some(first) = cycle.first() else { return Ok(()) };
-                write!(f, ": {} waits for ", Quoted(first))?;
-                if cycle.len() == 1 {
-                    return f.write_str("itself");
-                }
-                for next in &cycle[1..] {
-                    write!(f, "{}, which waits for ", Quoted(next))?;
-                }
-                write!(f, "{}", Quoted(first))
+                write_ring(f, cycle)
             }
         }
     }
@@ -140,13 +132,28 @@ impl Error for JoinError {
     }
 }
 
-/// Who waits, in the middle of a sentence. Only a body can wait without being joined, so only here is one called so.
+/// Who waits for whom, as the end of a sentence.
+pub(super) fn write_ring(f: &mut fmt::Formatter<'_>, cycle: &[String]) -> fmt::Result {
+    let Some(first) = cycle.first() else { return Ok(()) };
+    write!(f, ": {} waits for ", Quoted(first))?;
+    if cycle.len() == 1 {
+        return f.write_str("itself");
+    }
+    for next in &cycle[1..] {
+        write!(f, "{}, which waits for ", Quoted(next))?;
+    }
+    write!(f, "{}", Quoted(first))
+}
+
+/// Who waits, in the middle of a sentence. Bodies, and threads outside any scope, can wait without being joined, so only here
+/// are they called so.
 struct Quoted<'n>(&'n str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             "body" => f.write_str("the body"),
+            "thread" => f.write_str("a thread"),
             name => write!(f, "job `{name}`"),
         }
     }

@@ -8,6 +8,7 @@
 //! | `panic` | payloads, and guards around code of others that may panic |
 //! | `leaf` | one failure and where it came from |
 //! | `join` | what a joiner is told |
+//! | `lock` | why a lock was not taken |
 //! | `group` | the tree |
 //! | `stop` | what counts as a stop, and what was around it |
 //! | `repeat` | failures that only tell of another |
@@ -35,6 +36,7 @@ mod join;
 mod json;
 mod leaf;
 mod leaves;
+mod lock;
 mod log;
 mod look;
 mod panic;
@@ -55,6 +57,7 @@ pub use self::{
     group::{Child, ErrorGroup, SubGroup},
     join::JoinError,
     leaf::{JobId, Leaf},
+    lock::LockError,
     look::OrStopped,
 };
 

@@ -18,6 +18,7 @@ use super::{
     group::ErrorGroup,
     join::JoinError,
     leaf::Leaf,
+    lock::LockError,
     panic::{CHAIN, shown, source_of},
 };
 use crate::cancel::reason::{Cancelled, looking};
@@ -29,6 +30,7 @@ enum Ours<'e> {
     Group(&'e ErrorGroup),
     Leaf(&'e Leaf),
     Join(&'e JoinError),
+    Lock(&'e LockError),
 }
 
 impl<'e> Ours<'e> {
@@ -37,6 +39,7 @@ impl<'e> Ours<'e> {
             .or_else(|| link.downcast_ref().map(Ours::Group))
             .or_else(|| link.downcast_ref().map(Ours::Leaf))
             .or_else(|| link.downcast_ref().map(Ours::Join))
+            .or_else(|| link.downcast_ref().map(Ours::Lock))
     }
 
     /// Looks down a chain, and shows what it passes.
@@ -59,12 +62,13 @@ impl<'e> Ours<'e> {
             Ours::Group(group) => group.as_stop().cloned(),
             Ours::Leaf(leaf) => leaf.stop().cloned(),
             Ours::Join(join) => join.stop(),
+            Ours::Lock(lock) => lock.stop().cloned(),
         }
     }
 }
 
-/// Finds the stop that an error is, if it is one: a [`Cancelled`] in its chain, a `JoinError` that speaks of a cancel, a
-/// leaf that is a stop, or a group that holds nothing else.
+/// Finds the stop that an error is, if it is one: a [`Cancelled`] in its chain, a `JoinError` or `LockError` that speaks of a
+/// cancel, a leaf that is a stop, or a group that holds nothing else.
 ///
 /// Runs the user's `source`.
 pub(crate) fn stop_in(error: &anyhow::Error) -> Option<Cancelled> {
@@ -79,7 +83,7 @@ pub(crate) fn around_stop(error: &anyhow::Error) -> Vec<String> {
     let mut around = Vec::new();
     let Some(ours) = Ours::find(error, |link| around.push(link)) else { return Vec::new() };
     let mut notes = match ours {
-        Ours::Stop(_) | Ours::Join(_) => Vec::new(),
+        Ours::Stop(_) | Ours::Join(_) | Ours::Lock(_) => Vec::new(),
         Ours::Group(group) => [group.primary().notes(), group.notes()].concat(),
         Ours::Leaf(leaf) => leaf.notes().to_vec(),
     };
@@ -92,6 +96,7 @@ pub(crate) fn around_stop(error: &anyhow::Error) -> Vec<String> {
         Ours::Group(group) => shown(group),
         Ours::Leaf(leaf) => shown(leaf),
         Ours::Join(join) => shown(join),
+        Ours::Lock(lock) => shown(lock),
     };
     for link in around.into_iter().rev() {
         let text = shown(link);

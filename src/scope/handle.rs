@@ -31,11 +31,13 @@ use crate::{
     raw::{Reader, Tally},
     scope::{
         core::Core,
-        cycle::{self, Joining},
         job::{Facts, JobRef, Outcome},
         run,
     },
-    wait::{self, Call, End},
+    wait::{
+        self, Call, End,
+        cycle::{self, Entered, For},
+    },
 };
 use std::{
     fmt,
@@ -323,12 +325,12 @@ impl<'scope, V> JobHandle<'scope, V> {
     }
 
     /// Enters this join with those that wait, unless it can end by itself.
-    fn join_the_others(&self, limit: Option<&Limit>) -> Result<Option<Joining>, JoinError> {
+    fn join_the_others(&self, limit: Option<&Limit>) -> Result<Option<Entered>, JoinError> {
         let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
         if limit.is_some() || deadline.is_some() {
             return Ok(None);
         }
-        let joining = cycle::enter(current::chain(), self.strand());
+        let joining = cycle::enter(&current::chain(), &For::Job(Arc::clone(self.strand())));
         joining.map(Some).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }

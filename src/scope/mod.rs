@@ -11,7 +11,6 @@
 //! | `exit` | what the body's end means; the result |
 //! | `handle` | [`JobHandle`](handle::JobHandle) |
 //! | `join` | two pieces of code at once |
-//! | `cycle` | joins that would wait for each other |
 //! | `region` | time limits, shields and cleanup, without jobs |
 //!
 //! # Does not know
@@ -19,7 +18,6 @@
 //! OS threads: the pool has them.
 
 pub(crate) mod core;
-pub(crate) mod cycle;
 pub(crate) mod exit;
 pub(crate) mod handle;
 pub(crate) mod job;

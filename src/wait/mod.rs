@@ -31,7 +31,13 @@ pub(crate) mod barrier;
 pub(crate) mod blocking;
 #[cfg(not(tassel_loom))]
 pub(crate) mod channel;
+pub(crate) mod condvar;
+pub(crate) mod cycle;
+pub(crate) mod door;
 pub(crate) mod event;
+pub(crate) mod mutex;
+pub(crate) mod once;
+pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub(crate) mod time;
 pub(crate) mod turnstile;

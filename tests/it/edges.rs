@@ -341,7 +341,7 @@ mod forked {
         CancelToken, ReasonKind, checkpoint,
         pool::Pool,
         scope, sleep, snapshot,
-        sync::{Barrier, Event},
+        sync::{Barrier, Condvar, Event, Mutex, Semaphore},
     };
 
     /// Returns once all other threads of this process sleep: a lock that one of them holds at a fork stays locked in the
@@ -478,6 +478,46 @@ mod forked {
                 over.set();
             });
             everything_works(None);
+        });
+    }
+
+    // S75, S40:
+    #[test]
+    fn a_child_gives_no_turn_to_threads_that_it_does_not_have() {
+        guarded(|| assert!(child("edges::forked::shares", &[]).status.success()));
+    }
+
+    #[test]
+    #[ignore = "a child process of `a_child_gives_no_turn_to_threads_that_it_does_not_have`"]
+    fn shares() {
+        child_side(|| {
+            let (semaphore, mutex, free, changed) = (Semaphore::new(1), Mutex::new(0), Mutex::new(()), Condvar::new());
+            let wait = || drop(changed.wait(free.lock().unwrap()).unwrap());
+            thread::scope(|t| {
+                let (permit, guard) = (semaphore.acquire().unwrap(), mutex.lock().unwrap());
+                t.spawn(|| drop(semaphore.acquire().unwrap()));
+                t.spawn(|| *mutex.lock().unwrap() += 1);
+                t.spawn(wait);
+                while (semaphore.waiting(), mutex.waiting(), changed.waiting()) != (1, 1, 1) {
+                    thread::yield_now();
+                }
+                assert!(in_fork(|| {
+                    drop((permit, guard));
+                    for _ in 0..2 {
+                        drop(semaphore.acquire().unwrap());
+                        assert_eq!(*mutex.lock().unwrap(), 0);
+                    }
+                    thread::scope(|t| {
+                        t.spawn(wait);
+                        while changed.waiting() < 2 {
+                            thread::yield_now();
+                        }
+                        changed.notify_one();
+                    });
+                }));
+                changed.notify_one();
+            });
+            assert_eq!((*mutex.lock().unwrap(), semaphore.in_use()), (1, 0), "the parent's have had theirs");
         });
     }
 

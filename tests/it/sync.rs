@@ -4,19 +4,21 @@
 
 use crate::{guarded, named, seeded_rng, stress_rounds, told, virtually};
 use std::{
+    num::ParseIntError,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Mutex as StdMutex,
+        Arc, Mutex as StdMutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 use tassel::{
-    OnFailure, ReasonKind, Scope, ScopeOptions, checkpoint,
+    CancelToken, OnFailure, ReasonKind, Scope, ScopeOptions, checkpoint,
+    pool::Pool,
     region::{fail_after, move_on_after, shield_unbounded},
     scope, sleep, snapshot,
-    sync::{Barrier, Semaphore},
+    sync::{Barrier, Condvar, Event, LockError, Mutex, OnceCell, RwLock, Semaphore},
     testing::try_virtual_time,
 };
 
@@ -298,6 +300,37 @@ fn a_semaphore_that_nobody_can_give_back_is_a_deadlock_that_is_reported() {
     });
 }
 
+// D18:
+#[test]
+fn who_waits_for_a_job_for_which_there_is_no_thread_is_starved() {
+    guarded(|| {
+        for round in 0..3 {
+            let pool = Pool::builder().refuse_threads(|_| true).build().unwrap();
+            let (semaphore, mutex, changed) = (Semaphore::new(0), Mutex::new(()), Condvar::new());
+            let once = OnceCell::new();
+            let group = ScopeOptions::new()
+                .pool(&pool)
+                .open(|s| {
+                    s.spawn(|| {
+                        match round {
+                            0 => drop(semaphore.acquire()?),
+                            1 => drop(changed.wait(mutex.lock()?)?),
+                            _ => *once.get_or_try_init(|| pass(&semaphore))?,
+                        }
+                        Ok(())
+                    });
+                    s.spawn(|| {
+                        semaphore.resize(1);
+                        changed.notify_all();
+                    });
+                    Ok(())
+                })
+                .unwrap_err();
+            assert_eq!(group.reason().map(tassel::Reason::kind), Some(ReasonKind::Starved), "{group:?}");
+        }
+    });
+}
+
 // S40: whoever is chosen and stopped at once, no permit is lost, and none is lent twice.
 #[test]
 fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
@@ -331,5 +364,724 @@ fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
             assert_eq!((semaphore.in_use(), semaphore.waiting()), (0, 0), "round {round} of seed {seed}");
             assert!(semaphore.try_acquire_many(3).is_some());
         }
+    });
+}
+
+// Locks.
+
+/// What a lock said: the cycle, if it was refused.
+fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
+    match locked {
+        Ok(_) => None,
+        Err(LockError::WouldDeadlock { cycle }) => Some(cycle),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn names(names: &[&str]) -> Option<Vec<String>> {
+    Some(names.iter().map(ToString::to_string).collect())
+}
+
+// S49:
+#[test]
+fn a_second_lock_by_the_thread_that_has_it_is_answered_wherever_it_stands() {
+    virtually(|| {
+        let mutex = Mutex::new(());
+        let guard = mutex.lock().unwrap();
+        assert_eq!(refused(mutex.lock()), names(&["body"]));
+        assert!(mutex.try_lock().is_none());
+        let limited = fail_after(HOUR, || Ok(refused(mutex.lock()))).unwrap();
+        assert!(limited.is_some(), "also where the wait would end by itself");
+        scope(|s| {
+            assert_eq!(refused(mutex.lock()), names(&["body"]), "in the body of an inner scope");
+            let inline = s.job("inline").spawn(|| {
+                assert_eq!(refused(mutex.lock()), names(&["inline"]), "in a job that its thread runs");
+                Ok(())
+            });
+            Ok(inline.join()?)
+        })
+        .unwrap();
+        drop(guard);
+        assert!(mutex.lock().is_ok());
+    });
+}
+
+// S49:
+#[test]
+fn a_second_lock_outside_any_scope_is_answered_as_well() {
+    guarded(|| {
+        let (mutex, lock) = (Mutex::new(()), RwLock::new(()));
+        let (_guard, _writes) = (mutex.lock().unwrap(), lock.write().unwrap());
+        assert_eq!(refused(mutex.lock()), names(&["thread"]));
+        assert_eq!(refused(lock.read()), names(&["thread"]));
+        assert_eq!(refused(lock.write()), names(&["thread"]));
+    });
+}
+
+// S49, S52:
+#[test]
+fn a_callback_that_wants_a_lock_of_the_code_that_cancels_is_answered() {
+    guarded(|| {
+        let (mutex, told) = (Arc::new(Mutex::new(())), Arc::new(StdMutex::new(None)));
+        let token = CancelToken::new();
+        let (wants, says) = (Arc::clone(&mutex), Arc::clone(&told));
+        let _registration = token.on_cancel(move || {
+            let said = refused(wants.lock());
+            *says.lock().unwrap() = Some(said);
+        });
+        scope(|_| {
+            let _guard = mutex.lock()?;
+            token.cancel();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(told.lock().unwrap().take(), Some(names(&["thread"])));
+    });
+}
+
+// S49, D21:
+#[test]
+fn of_a_join_and_a_lock_that_wait_for_each_other_the_last_is_refused() {
+    virtually(|| {
+        for join_first in [true, false] {
+            let mutex = Mutex::new(());
+            let (joined, locked) = (StdMutex::new(None), StdMutex::new(None));
+            ScopeOptions::new()
+                .inline(false)
+                .open(|s| {
+                    let b = s.job("b").spawn(|| {
+                        sleep(if join_first { 2 * SECOND } else { SECOND })?;
+                        *locked.lock().unwrap() = refused(mutex.lock());
+                        Ok(())
+                    });
+                    s.job("a").spawn(|| {
+                        let _guard = mutex.lock()?;
+                        sleep(if join_first { SECOND } else { 2 * SECOND })?;
+                        match b.join() {
+                            Err(tassel::JoinError::WouldDeadlock { cycle }) => *joined.lock().unwrap() = Some(cycle),
+                            other => other?,
+                        }
+                        Ok(())
+                    });
+                    Ok(())
+                })
+                .unwrap();
+            let told = (joined.into_inner().unwrap(), locked.into_inner().unwrap());
+            let expected = if join_first { (None, names(&["b", "a"])) } else { (names(&["a", "b"]), None) };
+            assert_eq!(told, expected);
+        }
+    });
+}
+
+// S49:
+#[test]
+fn of_two_locks_taken_in_opposite_order_exactly_one_is_refused() {
+    guarded(|| {
+        for _ in 0..stress_rounds(200) {
+            let (x, y, meet) = (Mutex::new(()), RwLock::new(()), Barrier::new(2));
+            let told = StdMutex::new(Vec::new());
+            scope(|s| {
+                s.job("xy").spawn(|| {
+                    let _x = x.lock()?;
+                    meet.wait()?;
+                    let said = refused(y.write());
+                    told.lock().unwrap().push(said);
+                    Ok(())
+                });
+                s.job("yx").spawn(|| {
+                    let _y = y.write()?;
+                    meet.wait()?;
+                    let said = refused(x.lock());
+                    told.lock().unwrap().push(said);
+                    Ok(())
+                });
+                Ok(())
+            })
+            .unwrap();
+            let told: Vec<_> = told.into_inner().unwrap().into_iter().flatten().collect();
+            assert!(told == [["xy", "yx"]] || told == [["yx", "xy"]], "{told:?}");
+        }
+    });
+}
+
+// S49: nobody is refused who could go on.
+#[test]
+fn a_lock_that_is_let_go_before_its_holder_waits_closes_no_ring() {
+    virtually(|| {
+        let mutex = Mutex::new(());
+        scope(|s| {
+            let guard = mutex.lock()?;
+            let job = s.own_thread_job(&mutex);
+            sleep(SECOND)?; // it waits
+            drop(guard);
+            job.join()?;
+            // Let go by the body of an inner scope, while a job of that waits.
+            let guard = mutex.lock()?;
+            scope(|s| {
+                s.own_thread_job(&mutex);
+                sleep(SECOND)?;
+                drop(guard);
+                Ok(())
+            })?;
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+trait Locks<'s> {
+    /// Spawns a job that locks, and may not be refused.
+    fn own_thread_job(&'s self, mutex: &'s Mutex<()>) -> tassel::JobHandle<'s, ()>;
+}
+
+impl<'s> Locks<'s> for Scope<'s, '_> {
+    fn own_thread_job(&'s self, mutex: &'s Mutex<()>) -> tassel::JobHandle<'s, ()> {
+        self.job("waits").own_thread().spawn(|| {
+            drop(mutex.lock()?);
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn who_waits_for_a_mutex_is_passed_but_once() {
+    virtually(|| {
+        let (mutex, said) = (Mutex::new(()), Said::default());
+        scope(|s| {
+            s.job("hog").spawn(|| {
+                for _ in 0..4 {
+                    let _guard = mutex.lock()?;
+                    said.say("hog");
+                    sleep(SECOND)?;
+                }
+                Ok(())
+            });
+            s.job("waits").spawn(|| {
+                sleep(SECOND / 2)?;
+                let _guard = mutex.lock()?;
+                said.say("waits");
+                Ok(())
+            });
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(said.all(), ["hog", "hog", "waits", "hog", "hog"]);
+    });
+}
+
+// S40:
+#[test]
+fn a_cancelled_waiter_of_a_lock_leaves_its_turn_to_the_next() {
+    virtually(|| {
+        let (mutex, said) = (Mutex::named("cache", 0), Said::default());
+        scope(|s| {
+            let guard = mutex.lock()?;
+            let jobs = ["a", "b", "c"].map(|name| {
+                let (mutex, said) = (&mutex, &said);
+                s.job(name).spawn(move || {
+                    let locked = mutex.lock();
+                    said.say(if locked.is_ok() { name.to_owned() } else { format!("{name} is stopped") });
+                    *locked? += 1;
+                    Ok(())
+                })
+            });
+            sleep(SECOND)?;
+            assert_eq!(mutex.waiting(), 3);
+            let line = snapshot::of(s).to_string();
+            assert!(line.contains("waiting in lock for `cache`, held by the body of `"), "{line}");
+            jobs[0].cancel();
+            sleep(SECOND)?;
+            assert_eq!(mutex.waiting(), 2);
+            drop(guard);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(said.all(), ["a is stopped", "b", "c"]);
+        assert_eq!(format!("{mutex:?}"), "Mutex { name: \"cache\", value: 2, waiting: 0, .. }");
+    });
+}
+
+// S37, S38, S39, D24:
+#[test]
+fn in_a_cancelled_place_a_free_lock_is_refused_but_to_the_try_forms() {
+    guarded(|| {
+        let (mutex, lock, once) = (Mutex::new(1), RwLock::new(1), OnceCell::new());
+        let changed = Condvar::new();
+        let group = scope(|s| {
+            let guard = mutex.lock()?;
+            s.cancel();
+            assert!(changed.wait(guard).unwrap_err().is_cancelled());
+            assert!(mutex.try_lock().is_some(), "a stopped waiter has let it go");
+            assert!(lock.try_read().is_some() && lock.try_write().is_some());
+            assert!(lock.read().unwrap_err().is_cancelled() && lock.write().unwrap_err().is_cancelled());
+            assert!(once.get_or_init(|| 1).unwrap_err().is_cancelled() && once.get().is_none());
+            changed.notify_one();
+            changed.notify_all();
+            drop(mutex.lock()?);
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(group.stopped(), "a stop survives `?`");
+    });
+}
+
+#[test]
+fn a_panic_while_a_lock_is_held_lets_it_go_and_poisons_nothing() {
+    guarded(|| {
+        let (mutex, lock) = (Mutex::new(1), RwLock::new(1));
+        let group = scope(|s| {
+            s.job("panics").spawn(|| {
+                let (_guard, _writes) = (mutex.lock()?, lock.write()?);
+                resume_unwind(Box::new("thrown"));
+                #[expect(unreachable_code, reason = "it gives the closure its type")]
+                Ok(())
+            });
+            Ok(())
+        })
+        .unwrap_err();
+        assert_eq!(group.len(), 1);
+        assert_eq!((*mutex.lock().unwrap(), *lock.read().unwrap()), (1, 1));
+    });
+}
+
+// S37:
+#[test]
+fn a_deadline_ends_the_wait_for_each_lock() {
+    virtually(|| {
+        let (mutex, lock, once, changed) = (Mutex::new(1), RwLock::new(1), OnceCell::new(), Condvar::new());
+        scope(|s| {
+            s.job("holds").spawn(|| {
+                let (_guard, _writes) = (mutex.lock()?, lock.write()?);
+                shield_unbounded(|| Ok(sleep(10 * HOUR)?))?;
+                Ok(())
+            });
+            s.job("makes").spawn(|| {
+                once.get_or_try_init(|| Ok(sleep(10 * HOUR)?))?;
+                Ok(())
+            });
+            sleep(SECOND)?;
+            let free = Mutex::new(());
+            for round in 0..5 {
+                let began = tassel::now();
+                let ended = move_on_after(HOUR, || {
+                    match round {
+                        0 => drop(mutex.lock()?),
+                        1 => drop(lock.read()?),
+                        2 => drop(lock.write()?),
+                        3 => *once.get_or_init(|| ())?,
+                        _ => drop(changed.wait(free.lock()?)?),
+                    }
+                    Ok(())
+                });
+                assert!(ended.unwrap().is_none() && tassel::now() - began == HOUR, "round {round}");
+            }
+            assert_eq!((mutex.waiting(), lock.waiting(), changed.waiting()), (0, 0, 0));
+            assert!(free.try_lock().is_some());
+            s.cancel();
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+// S40:
+#[test]
+fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_lock() {
+    guarded(|| {
+        let seed = 0x10cc;
+        let mut rng = seeded_rng(seed);
+        for round in 0..stress_rounds(20) {
+            let (mutex, lock, meet) = (Mutex::new(0), RwLock::new(0), Barrier::new(101));
+            let chosen: Vec<_> = (0..100).map(|_| rng.chance(50)).collect();
+            let done = AtomicUsize::new(0);
+            scope(|s| {
+                let (mutex, lock, meet, done) = (&mutex, &lock, &meet, &done);
+                let work = move || {
+                    meet.wait()?;
+                    for _ in 0..3 {
+                        let mut guard = mutex.lock()?;
+                        *guard += 1;
+                        thread::yield_now();
+                        done.fetch_add(1, Ordering::SeqCst);
+                        drop(guard);
+                        assert!(*lock.read()? <= 300);
+                        *lock.write()? += 1;
+                    }
+                    Ok(())
+                };
+                let jobs: Vec<_> = (0..100).map(|_| s.spawn(work)).collect();
+                meet.wait()?;
+                for (job, _) in jobs.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
+                    job.cancel();
+                }
+                Ok(())
+            })
+            .unwrap_or_else(|group| panic!("round {round} of seed {seed}: {group:?}"));
+            assert_eq!((mutex.waiting(), lock.waiting()), (0, 0), "round {round} of seed {seed}");
+            assert_eq!(*mutex.try_lock().unwrap(), done.load(Ordering::SeqCst));
+            assert!(lock.try_write().is_some());
+        }
+    });
+}
+
+// Readers and writers.
+
+#[test]
+fn readers_meet_and_neither_kind_starves_the_other() {
+    virtually(|| {
+        let (lock, said) = (RwLock::new(0), Said::default());
+        scope(|s| {
+            // Two that read by turns, so that there is always one; and a writer that comes to it.
+            for start in [0, 1] {
+                let (lock, said) = (&lock, &said);
+                s.job(format!("r{start}")).spawn(move || {
+                    sleep(start * SECOND)?;
+                    for _ in 0..4 {
+                        let guard = lock.read()?;
+                        said.say(format!("{}", *guard));
+                        sleep(2 * SECOND)?;
+                    }
+                    Ok(())
+                });
+            }
+            s.job("w").spawn(|| {
+                sleep(3 * SECOND / 2)?;
+                *lock.write()? += 1;
+                Ok(())
+            });
+            Ok(())
+        })
+        .unwrap();
+        // At 2 s the first reader leaves, and has it again before the writer wakes; at 3 s both readers have to queue.
+        assert_eq!(said.all(), ["0", "0", "0", "1", "1", "1", "1", "1"]);
+    });
+}
+
+#[test]
+fn a_thread_that_reads_may_read_again_while_a_writer_waits_but_not_write() {
+    virtually(|| {
+        let lock = RwLock::named("table", 0);
+        scope(|s| {
+            let first = lock.read()?;
+            assert_eq!(refused(lock.write()), names(&["body"]));
+            s.job("w").spawn(|| {
+                *lock.write()? += 1;
+                Ok(())
+            });
+            s.job("r").spawn(|| {
+                let _shared = lock.read()?;
+                Ok(sleep(SECOND)?)
+            });
+            sleep(2 * SECOND)?; // it was told, and came too late: the lock is reserved
+            assert!(lock.try_read().is_none());
+            let again = lock.read()?;
+            let line = snapshot::of(s).to_string();
+            assert!(line.contains("waiting in write lock for `table` at"), "{line}");
+            drop(first);
+            sleep(SECOND)?;
+            assert_eq!((*again, lock.waiting()), (0, 1));
+            drop(again);
+            sleep(SECOND)?;
+            assert_eq!(*lock.read()?, 1);
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_thread_knows_what_it_reads_in_whatever_order_its_guards_go() {
+    guarded(|| {
+        let locks: Vec<_> = (0..20).map(RwLock::new).collect();
+        let mut rng = seeded_rng(7);
+        for round in 0..stress_rounds(200) {
+            let count = rng.below(20) as usize + 1;
+            let mut reads: Vec<_> = (0..count).map(|at| (at, locks[at].read().unwrap())).collect();
+            while !reads.is_empty() {
+                let (at, guard) = reads.swap_remove(rng.below(reads.len() as u64) as usize);
+                if count <= 16 {
+                    assert!(refused(locks[at].write()).is_some(), "round {round}");
+                }
+                drop(guard);
+                assert!(locks[at].write().is_ok(), "round {round}");
+            }
+        }
+    });
+}
+
+// S40:
+#[test]
+fn a_writer_that_is_stopped_lets_the_readers_behind_it_in() {
+    virtually(|| {
+        let (lock, inside) = (RwLock::new(()), AtomicUsize::new(0));
+        scope(|s| {
+            let guard = lock.write()?;
+            let writer = s.job("w").spawn(|| {
+                drop(lock.write()?);
+                Ok(())
+            });
+            for _ in 0..3 {
+                s.spawn(|| {
+                    let _shared = lock.read()?;
+                    inside.fetch_add(1, Ordering::SeqCst);
+                    Ok(sleep(HOUR)?)
+                });
+            }
+            sleep(SECOND)?;
+            assert_eq!(lock.waiting(), 4);
+            writer.cancel();
+            sleep(SECOND)?;
+            drop(guard);
+            sleep(SECOND)?;
+            assert_eq!((inside.load(Ordering::SeqCst), lock.waiting()), (3, 0), "they come in together");
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+// Conditions.
+
+/// Waits for a letter, and says who got it.
+fn reads<'s>(
+    s: &'s Scope<'s, '_>,
+    name: &'static str,
+    (letters, sent): &'s (Mutex<usize>, Condvar),
+    said: &'s Said,
+) -> tassel::JobHandle<'s, ()> {
+    s.job(name).spawn(move || {
+        let mut letters = sent.wait_while(letters.lock()?, |letters| *letters == 0)?;
+        *letters -= 1;
+        said.say(name);
+        Ok(())
+    })
+}
+
+// S40:
+#[test]
+fn notifications_go_to_who_came_first_and_on_from_who_is_stopped() {
+    virtually(|| {
+        let (post, said) = ((Mutex::new(0), Condvar::named("sent")), Said::default());
+        let (letters, sent) = &post;
+        scope(|s| {
+            let jobs = ["a", "b", "c", "d", "e"].map(|name| reads(s, name, &post, &said));
+            sleep(SECOND)?;
+            assert_eq!(sent.waiting(), 5);
+            let line = snapshot::of(s).to_string();
+            assert!(line.contains("waiting in condition for `sent`, 5 waiting"), "{line}");
+            *letters.lock()? += 1;
+            sent.notify_one();
+            sleep(SECOND)?;
+            jobs[1].cancel(); // while it waits
+            sleep(SECOND)?;
+            let mut guard = letters.lock()?;
+            *guard += 1;
+            sent.notify_one();
+            sleep(SECOND)?; // `c` was chosen, and waits for the mutex
+            jobs[2].cancel();
+            sleep(SECOND)?;
+            drop(guard);
+            sleep(SECOND)?;
+            assert_eq!((*letters.lock()?, sent.waiting()), (0, 1), "`d` has what `c` was told of");
+            *letters.lock()? += 1;
+            sent.notify_all();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(said.all(), ["a", "d", "e"]);
+    });
+}
+
+#[test]
+fn a_notification_for_all_wakes_all_and_none_that_come_later() {
+    virtually(|| {
+        let (mutex, changed, woken) = (Mutex::new(()), Condvar::new(), AtomicUsize::new(0));
+        scope(|s| {
+            let (mutex, changed, woken) = (&mutex, &changed, &woken);
+            let wait = move || {
+                drop(changed.wait(mutex.lock()?)?);
+                woken.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            };
+            let jobs: Vec<_> = (0..3).map(|_| s.spawn(wait)).collect();
+            sleep(SECOND)?;
+            let guard = mutex.lock()?;
+            changed.notify_all();
+            sleep(SECOND)?;
+            jobs[0].cancel(); // it waits for the mutex, and has nothing to pass on
+            s.spawn(wait);
+            sleep(SECOND)?;
+            drop(guard);
+            sleep(SECOND)?;
+            assert_eq!((woken.load(Ordering::SeqCst), changed.waiting()), (2, 1));
+            changed.notify_one();
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_timeout_of_a_condition_takes_the_mutex_again_and_leaves_nothing_behind() {
+    virtually(|| {
+        let (mutex, changed) = (Mutex::new(0), Condvar::new());
+        scope(|s| {
+            let (guard, notified) = changed.wait_timeout(mutex.lock()?, HOUR)?;
+            assert!(!notified && mutex.try_lock().is_none() && changed.waiting() == 0);
+            s.spawn(|| {
+                *mutex.lock()? = 1;
+                changed.notify_one();
+                Ok(())
+            });
+            let (guard, notified) = changed.wait_timeout(guard, Duration::MAX)?;
+            assert!(notified && *guard == 1);
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn what_is_sent_under_a_mutex_and_told_by_a_condition_all_arrives() {
+    guarded(|| {
+        let (queue, filled, emptied) = (Mutex::new(Vec::new()), Condvar::new(), Condvar::new());
+        let (sent, got) = (stress_rounds(2000), AtomicUsize::new(0));
+        scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for n in 0..sent {
+                        let mut queue = emptied.wait_while(queue.lock()?, |queue| queue.len() >= 2)?;
+                        queue.push(n);
+                        filled.notify_one();
+                    }
+                    Ok(())
+                });
+                s.spawn(|| {
+                    for _ in 0..sent {
+                        let mut queue = filled.wait_while(queue.lock()?, |queue| queue.is_empty())?;
+                        queue.pop();
+                        emptied.notify_one();
+                        got.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                });
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(u64::try_from(got.into_inner()).unwrap(), 3 * sent);
+    });
+}
+
+// Cells.
+
+#[test]
+fn a_cell_is_made_once_while_all_others_wait_for_it() {
+    virtually(|| {
+        let (cell, made) = (OnceCell::named("config"), AtomicUsize::new(0));
+        scope(|s| {
+            for _ in 0..10 {
+                s.job("needs").spawn(|| {
+                    let value = cell.get_or_try_init(|| {
+                        sleep(HOUR)?;
+                        Ok(made.fetch_add(1, Ordering::SeqCst) + 1)
+                    })?;
+                    assert_eq!(*value, 1);
+                    Ok(())
+                });
+            }
+            sleep(SECOND)?;
+            let line = snapshot::of(s).to_string();
+            assert!(line.contains("waiting in once cell for `config`, held by job `needs`, 9 waiting"), "{line}");
+            assert!(cell.get().is_none());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(cell.into_inner(), Some(1));
+    });
+}
+
+// S40:
+#[test]
+fn an_initialiser_that_fails_panics_or_is_stopped_leaves_its_turn_to_the_next() {
+    virtually(|| {
+        let (cell, said) = (OnceCell::new(), Said::default());
+        let group = ScopeOptions::new()
+            .on_failure(OnFailure::KeepGoing)
+            .open(|s| {
+                s.job("fails").spawn(|| {
+                    cell.get_or_try_init(|| {
+                        sleep(SECOND)?;
+                        said.say("fails");
+                        Ok("twelve".parse()?)
+                    })?;
+                    Ok(())
+                });
+                s.job("panics").spawn(|| {
+                    cell.get_or_init(|| {
+                        said.say("panics");
+                        resume_unwind(Box::new("thrown"))
+                    })?;
+                    Ok(())
+                });
+                let stopped = s.job("is stopped").spawn(|| {
+                    cell.get_or_try_init(|| {
+                        said.say("is stopped");
+                        sleep(HOUR)?;
+                        Ok(1)
+                    })?;
+                    Ok(())
+                });
+                let waits = s.job("waits").spawn(|| {
+                    cell.get_or_init(|| 2)?;
+                    Ok(())
+                });
+                s.job("makes").spawn(|| {
+                    assert_eq!(*cell.get_or_init(|| 3)?, 3);
+                    Ok(())
+                });
+                sleep(2 * SECOND)?;
+                waits.cancel();
+                sleep(SECOND)?;
+                stopped.cancel();
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(said.all(), ["fails", "panics", "is stopped"]);
+        assert!(group.len() == 2 && group.find::<ParseIntError>().is_some(), "{group:?}");
+        assert_eq!(cell.get(), Some(&3));
+    });
+}
+
+// S49:
+#[test]
+fn a_cell_that_needs_itself_is_answered_and_so_is_a_ring_through_it() {
+    virtually(|| {
+        let cell = OnceCell::new();
+        let inner = cell.get_or_try_init(|| Ok(*cell.get_or_init(|| 1)?)).unwrap_err();
+        assert!(inner.is::<LockError>());
+        let (mutex, ready) = (Mutex::new(()), Event::new());
+        let told = StdMutex::new(None);
+        scope(|s| {
+            s.job("makes").spawn(|| {
+                cell.get_or_try_init(|| {
+                    ready.wait()?;
+                    drop(mutex.lock()?);
+                    Ok(2)
+                })?;
+                Ok(())
+            });
+            s.job("holds").spawn(|| {
+                let _guard = mutex.lock()?;
+                ready.set();
+                sleep(SECOND)?;
+                *told.lock().unwrap() = refused(cell.get_or_init(|| 3));
+                Ok(())
+            });
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(told.into_inner().unwrap(), names(&["holds", "makes"]));
+        assert_eq!(cell.get(), Some(&2));
     });
 }

@@ -9,7 +9,7 @@ use tassel::{
     region::TimedOut,
     scope,
     snapshot::{Entry, Kind, Snapshot, State},
-    sync::{Barrier, Event, Permit, Semaphore},
+    sync::{Barrier, Condvar, Event, LockError, Mutex, OnceCell, Permit, RwLock, Semaphore},
     testing::Deadlock,
 };
 
@@ -34,6 +34,11 @@ fn public_types_are_shared_between_threads() {
         shared::<Barrier>();
         shared::<Event>();
         shared::<Semaphore>();
+        shared::<Mutex<u8>>();
+        shared::<RwLock<u8>>();
+        shared::<Condvar>();
+        shared::<OnceCell<u8>>();
+        shared::<LockError>();
         shared::<Permit>();
         shared::<Leaf>();
         shared::<Snapshot>();

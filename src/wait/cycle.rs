@@ -1,0 +1,202 @@
+//! Joins and locks that wait for each other in a ring, found when the last of them is about to wait: [`enter`].
+//!
+//! The graph has lines of code ([`Strand`]) and threads for its nodes, and an edge from each that cannot go on before a wait
+//! has ended to what is waited for: the job that is joined, or the thread that has the lock.
+//!
+//! Those who cannot go on are the thread that waits, and so each line on it: the waiter; what stands below it, since it runs a
+//! job inline or has opened a scope. And the ancestors of all these, since a scope's exit waits for its jobs: they cannot
+//! *end*. A line is waited for until it ends, by a join. A thread is waited for until it moves, by who wants its lock. So the
+//! exit of a scope needs no edges for joins: who waits in one of its jobs has entered its opener as well.
+//!
+//! # Promises
+//!
+//! 1. Exactly one wait of a ring is refused: the one that closes it. The others go on waiting, and end as that one's job does.
+//! 2. A join of a job that has ended, or that is run by the joiner, does not come here, nor does a lock that is free.
+//! 3. Nobody is refused by what was so once: who has a lock is asked during the search.
+//!
+//! # Does not know
+//!
+//! Waits that can end by themselves, or by something that is neither a join nor a lock: the caller keeps them out. Nor who
+//! stands at the exit of a scope with a lock that one of its jobs wants.
+//!
+//! # Why no ring is missed
+//!
+//! Edges are entered and searched for in one step, under one lock for the process. All edges of a wait lead to one node, so a
+//! ring that they close leads from that node back to somebody who was entered.
+//!
+//! A thread stands at its lock as the holder before it waits for anything else, so before it enters that wait here: whoever
+//! searches after it, under the same lock, sees it there.
+
+use crate::{
+    cancel::current::{self, Strand},
+    prim::{Mutex, MutexGuard},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// Something that one thread at a time has.
+pub(crate) trait Owned: Send + Sync {
+    /// The number of the thread that has it now; 0: nobody, or it is not known.
+    fn owner(&self) -> u64;
+}
+
+/// What is waited for.
+#[derive(Clone)]
+pub(crate) enum For {
+    /// The end of a job.
+    Job(Arc<Strand>),
+    /// Whoever has it.
+    Lock(Arc<dyn Owned>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// A line of code, by its number.
+    Line(u64),
+    Thread(u64),
+}
+
+impl For {
+    fn key(&self) -> Option<Key> {
+        match self {
+            For::Job(strand) => Some(Key::Line(strand.id)),
+            For::Lock(lock) => Some(Key::Thread(lock.owner())).filter(|key| *key != Key::Thread(0)),
+        }
+    }
+}
+
+struct Edge {
+    wait: u64,
+    to: For,
+    /// Who waits, by name.
+    from: String,
+}
+
+#[derive(Default)]
+struct Graph {
+    waits: u64,
+    edges: BTreeMap<Key, Vec<Edge>>,
+}
+
+#[cfg(not(tassel_loom))]
+fn graph() -> MutexGuard<'static, Graph> {
+    static GRAPH: crate::raw::PerProcess<Mutex<Graph>> = crate::raw::PerProcess::new(Mutex::default);
+    GRAPH.get().lock()
+}
+
+#[cfg(tassel_loom)]
+loom::lazy_static! {
+    static ref GRAPH: Mutex<Graph> = Mutex::default();
+}
+
+#[cfg(tassel_loom)]
+fn graph() -> MutexGuard<'static, Graph> {
+    GRAPH.lock()
+}
+
+/// A wait that was entered, for as long as this lives.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Entered {
+    wait: u64,
+    keys: BTreeSet<Key>,
+}
+
+/// Enters a wait by the first of `chain`, on this thread; the others are all who cannot go on before it does. `Err` if that
+/// closes a ring: the names of those in it, each of whom waits for the next.
+pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<String>> {
+    let me = chain.first().map_or_else(|| "thread".to_owned(), name);
+    let thread = Key::Thread(current::thread());
+    let keys: BTreeSet<Key> = chain.iter().map(|strand| Key::Line(strand.id)).chain([thread]).collect();
+    let mut entered = graph();
+    if let Some((way, last)) = entered.way(target, &keys) {
+        drop(entered);
+        let mut ring = vec![me];
+        ring.extend(way);
+        // Its last is the waiter itself, or somebody who waits for it.
+        let other = chain.iter().skip(1).find(|strand| last == Key::Line(strand.id));
+        ring.extend(other.map(name));
+        return Err(ring);
+    }
+    mutant!("ring_entered_after_unlock" => drop(entered); entered = graph());
+    entered.waits += 1;
+    let wait = entered.waits;
+    for key in &keys {
+        let strand = chain.iter().find(|strand| *key == Key::Line(strand.id));
+        let from = strand.map_or_else(|| me.clone(), name);
+        entered.edges.entry(*key).or_default().push(Edge { wait, to: target.clone(), from });
+    }
+    Ok(Entered { wait, keys })
+}
+
+/// Enters a wait for a lock by the code here. `None`: its own limit can end it.
+pub(crate) fn enter_lock<L: Owned + 'static>(lock: &Arc<L>) -> Result<Option<Entered>, Vec<String>> {
+    if lock.owner() == current::thread() {
+        return Err(vec![here()]);
+    }
+    let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
+    if deadline.is_some() {
+        return Ok(None);
+    }
+    enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>)).map(Some)
+}
+
+/// The name of the code here.
+pub(crate) fn here() -> String {
+    current::with(|frame| frame.map(|frame| name(frame.line.strand()))).unwrap_or_else(|| "thread".to_owned())
+}
+
+/// A body can wait, too; it is not called after its scope here.
+fn name(strand: &Arc<Strand>) -> String {
+    match strand.label.what {
+        "job" => strand.label.name().to_string(),
+        _ => "body".to_owned(),
+    }
+}
+
+impl Graph {
+    /// The way from `target` to the first that is in `to`: the names of those before that, and that.
+    fn way(&self, target: &For, to: &BTreeSet<Key>) -> Option<(Vec<String>, Key)> {
+        let first = target.key()?;
+        // Each with the edge by which it was found.
+        let mut found: BTreeMap<Key, Option<(Key, &Edge)>> = BTreeMap::from([(first, None)]);
+        let mut todo = vec![first];
+        while let Some(key) = todo.pop() {
+            if to.contains(&key) {
+                let (mut way, mut at) = (Vec::new(), key);
+                while let Some((before, edge)) = found.get(&at).copied().flatten() {
+                    way.push(edge.from.clone());
+                    at = before;
+                }
+                way.reverse();
+                return Some((way, key));
+            }
+            for edge in self.edges.get(&key).into_iter().flatten() {
+                let Some(next) = edge.to.key().filter(|next| !found.contains_key(next)) else { continue };
+                found.insert(next, Some((key, edge)));
+                todo.push(next);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut gone = Vec::new();
+        let mut graph = graph();
+        for key in &self.keys {
+            let Some(edges) = graph.edges.get_mut(key) else { continue };
+            if let Some(at) = edges.iter().position(|edge| edge.wait == self.wait) {
+                gone.push(edges.swap_remove(at));
+            }
+            if edges.is_empty() {
+                graph.edges.remove(key);
+            }
+        }
+        drop(graph);
+        drop(gone);
+    }
+}

@@ -1,0 +1,331 @@
+//! A lock that many readers or one writer have, whose waits can be cancelled: [`RwLock`].
+//!
+//! # Promises
+//!
+//! 1. Guards stay on their thread, so what it has already is seen when it asks again, and answered.
+//! 2. Neither readers nor writers wait for ever while others come and go: see the door's second promise.
+//!
+//! # Does not know
+//!
+//! How it is waited for: that is the [`Door`]'s, whose header says why no wake-up is lost.
+
+use crate::{
+    cancel::current::{self, Activity},
+    error::LockError,
+    prim::{ReadGuard as CellRead, RwLock as Data, WriteGuard as CellWrite},
+    wait::{
+        Call, cycle,
+        door::{Door, Held, Kind, Leaves},
+    },
+};
+use std::{
+    cell::Cell,
+    fmt,
+    ops::{Deref, DerefMut},
+    ptr,
+    sync::Arc,
+};
+
+/// The doors that a thread has gone through to read, once for each guard. Without a destructor, so it can be had until the end
+/// of its thread, and costs little.
+struct Reading {
+    guards: Cell<usize>,
+    doors: [Cell<*const Door>; SEEN],
+}
+
+/// Of more guards at once than these, a thread does not know what it reads.
+const SEEN: usize = 16;
+
+impl Reading {
+    const fn new() -> Self {
+        Reading { guards: Cell::new(0), doors: [const { Cell::new(ptr::null()) }; SEEN] }
+    }
+
+    /// Those in use, the latest last.
+    fn doors(&self) -> &[Cell<*const Door>] {
+        &self.doors[..self.guards.get().min(SEEN)]
+    }
+
+    #[inline]
+    fn add(&self, door: &Door) {
+        let guards = self.guards.get();
+        if let Some(free) = self.doors.get(guards) {
+            free.set(door);
+        }
+        self.guards.set(guards + 1);
+    }
+
+    #[inline]
+    fn remove(&self, door: &Door) {
+        let (doors, left) = (self.doors(), self.guards.get() - 1);
+        if let Some(at) = doors.iter().rposition(|other| ptr::eq(other.get(), door)) {
+            // The last takes its place; where there are more than are known, nobody.
+            doors[at].set(doors.get(left).map_or(ptr::null(), Cell::get));
+        }
+        self.guards.set(left);
+    }
+}
+
+#[cfg(not(tassel_loom))]
+thread_local! {
+    static READING: Reading = const { Reading::new() };
+}
+
+#[cfg(tassel_loom)]
+loom::thread_local! {
+    static READING: Reading = Reading::new();
+}
+
+/// Says, when it is dropped, that this thread reads once less.
+struct Reads<'a>(&'a Door);
+
+impl<'a> Reads<'a> {
+    #[inline]
+    fn new(door: &'a Door) -> Self {
+        READING.with(|reading| reading.add(door));
+        Reads(door)
+    }
+
+    /// Whether this thread reads already.
+    fn has(door: &Door) -> bool {
+        READING.with(|reading| reading.doors().iter().any(|other| ptr::eq(other.get(), door)))
+    }
+}
+
+impl Drop for Reads<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        READING.with(|reading| reading.remove(self.0));
+    }
+}
+
+/// Lets many threads read a value, or one write it; as [`std::sync::RwLock`], but a cancel ends the wait.
+///
+/// *No poisoning*, as with a [`Mutex`](crate::sync::Mutex).
+///
+/// *Order*: newcomers may pass those who wait, but not for long: who has been woken once, reader or writer, and came too late,
+/// is the next to have it, and readers behind it come in together. So neither kind starves the other.
+///
+/// *Deadlocks*: a thread that reads may read again, also while a writer waits. What it can never have, since it reads or
+/// writes already, is answered by [`LockError::WouldDeadlock`], and so is the last wait of a ring of locks and joins, as far
+/// as it is known who has them: of those that are read it is not.
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{scope, sync::RwLock};
+/// let words = RwLock::new(vec!["to"]);
+/// scope(|s| {
+///     s.spawn(|| {
+///         words.write()?.push("be");
+///         Ok(())
+///     });
+///     s.spawn(|| {
+///         assert_eq!(words.read()?[0], "to");
+///         Ok(())
+///     });
+///     Ok(())
+/// })?;
+/// assert_eq!(words.into_inner(), ["to", "be"]);
+/// # Ok::<(), tassel::ErrorGroup>(())
+/// ```
+pub struct RwLock<T> {
+    door: Arc<Door>,
+    cell: Data<T>,
+}
+
+impl<T> RwLock<T> {
+    /// Makes a lock that is free.
+    pub fn new(value: T) -> Self {
+        RwLock { door: Door::new(None), cell: Data::new(value) }
+    }
+
+    /// As [`new`](RwLock::new), with a name for snapshots.
+    pub fn named(name: impl Into<String>, value: T) -> Self {
+        RwLock { door: Door::new(Some(name.into().into())), cell: Data::new(value) }
+    }
+
+    /// Blocks until nobody writes, and reads.
+    ///
+    /// # Cancellation
+    ///
+    /// Always a checkpoint, also if it is free. A waiter that is told to stop leaves its place, and the turn to which it was
+    /// woken goes to the next.
+    ///
+    /// # Errors
+    ///
+    /// * [`LockError::Cancelled`] if the code here is to stop.
+    /// * [`LockError::WouldDeadlock`] if this thread writes, or who does waits for the code here.
+    #[inline]
+    #[track_caller]
+    pub fn read(&self) -> Result<RwLockReadGuard<'_, T>, LockError> {
+        current::check().map_err(LockError::Cancelled)?;
+        match self.try_read() {
+            Some(guard) => Ok(guard),
+            None => self.wait_to_read(),
+        }
+    }
+
+    /// Blocks until nobody reads or writes, and writes.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`read`](RwLock::read).
+    ///
+    /// # Errors
+    ///
+    /// * [`LockError::Cancelled`] if the code here is to stop.
+    /// * [`LockError::WouldDeadlock`] if this thread reads or writes, or who writes waits for the code here.
+    #[inline]
+    #[track_caller]
+    pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, LockError> {
+        current::check().map_err(LockError::Cancelled)?;
+        match self.try_write() {
+            Some(guard) => Ok(guard),
+            None => self.wait_to_write(),
+        }
+    }
+
+    /// Reads, if nobody writes, and it is not reserved for somebody who waits. Never blocks, never a checkpoint.
+    #[inline]
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
+        self.door.pass(|| self.cell.try_read()).map(|cell| self.reads(cell))
+    }
+
+    /// Writes, if it is free, and not reserved for somebody who waits. Never blocks, never a checkpoint.
+    #[inline]
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
+        self.door.pass(|| self.cell.try_write()).map(|cell| self.writes(cell))
+    }
+
+    #[cold]
+    #[track_caller]
+    fn wait_to_read(&self) -> Result<RwLockReadGuard<'_, T>, LockError> {
+        // Who waits to write waits for this thread.
+        if Reads::has(&self.door) {
+            if let Some(cell) = self.cell.try_read() {
+                return Ok(self.reads(cell));
+            }
+        }
+        let call = Call::of(Activity::ReadLock, &self.door);
+        self.door.wait(&call, Kind::Shared, || self.cell.try_read()).map(|cell| self.reads(cell))
+    }
+
+    #[cold]
+    #[track_caller]
+    fn wait_to_write(&self) -> Result<RwLockWriteGuard<'_, T>, LockError> {
+        if Reads::has(&self.door) {
+            return Err(LockError::WouldDeadlock { cycle: vec![cycle::here()] });
+        }
+        let call = Call::of(Activity::WriteLock, &self.door);
+        self.door.wait(&call, Kind::Alone, || self.cell.try_write()).map(|cell| self.writes(cell))
+    }
+
+    #[inline]
+    fn reads<'a>(&'a self, cell: CellRead<'a, T>) -> RwLockReadGuard<'a, T> {
+        RwLockReadGuard { _reads: Reads::new(&self.door), cell, _leaves: Leaves(&self.door) }
+    }
+
+    #[inline]
+    fn writes<'a>(&'a self, cell: CellWrite<'a, T>) -> RwLockWriteGuard<'a, T> {
+        self.door.hold();
+        RwLockWriteGuard { _held: Held(&self.door), cell, _leaves: Leaves(&self.door) }
+    }
+
+    /// Returns the value. Nobody else can have it: no lock is needed.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.cell.get_mut()
+    }
+
+    /// Takes the value out.
+    pub fn into_inner(self) -> T {
+        self.cell.into_inner()
+    }
+
+    /// Returns how many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.door.waiting()
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> Self {
+        RwLock::new(T::default())
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    fn from(value: T) -> Self {
+        RwLock::new(value)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RwLock");
+        if let Some(name) = self.door.name() {
+            shown.field("name", name);
+        }
+        match self.try_read() {
+            Some(guard) => shown.field("value", &*guard),
+            None => shown.field("value", &format_args!("<locked>")),
+        };
+        shown.field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+/// An [`RwLock`] that is read, until this is dropped: on the thread that has locked it.
+#[must_use = "a guard that is dropped at once holds nothing"]
+pub struct RwLockReadGuard<'a, T> {
+    // Subtle: dropped in this order.
+    _reads: Reads<'a>,
+    cell: CellRead<'a, T>,
+    _leaves: Leaves<'a>,
+}
+
+/// An [`RwLock`] that is written, until this is dropped: on the thread that has locked it.
+#[must_use = "a guard that is dropped at once holds nothing"]
+pub struct RwLockWriteGuard<'a, T> {
+    // Subtle: dropped in this order.
+    _held: Held<'a>,
+    cell: CellWrite<'a, T>,
+    _leaves: Leaves<'a>,
+}
+
+impl<T> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.cell
+    }
+}
+
+impl<T> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.cell
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.cell
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
