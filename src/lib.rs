@@ -107,7 +107,7 @@ pub mod sync {
 /// can be taken with crossbeam's `try_recv` and `try_iter`, which ask nobody.
 ///
 /// **A `select!` of your own** sees a cancel by [`CancelToken::receiver`], and
-/// [`checkpoint`](crate::checkpoint) turns it into an error:
+/// [`checkpoint`] turns it into an error:
 ///
 /// ```
 /// use tassel::{CancelToken, channel, checkpoint, scope};
@@ -115,12 +115,12 @@ pub mod sync {
 /// let (_work, inbox) = channel::unbounded::<u32>();
 /// let (_urgent, signals) = channel::unbounded::<u32>();
 /// let done = scope(|s| {
-///     s.spawn(move || {
+///     s.spawn(move || -> tassel::Result<()> {
 ///         let stop = CancelToken::current().receiver();
 ///         loop {
 ///             channel::select! {
-///                 recv(inbox) -> number => drop(number?),
-///                 recv(signals) -> number => drop(number?),
+///                 recv(inbox) -> number => println!("{}", number?),
+///                 recv(signals) -> number => println!("{}", number?),
 ///                 recv(stop) -> _ => checkpoint()?,
 ///             }
 ///         }

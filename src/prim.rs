@@ -224,6 +224,7 @@ mod real {
         waits: Option<Unparker>,
     }
 
+    #[cfg_attr(not(test), allow(dead_code, reason = "only models use it all"))]
     impl Mailbox {
         pub(crate) fn new() -> Self {
             Mailbox::default()

@@ -55,7 +55,9 @@ pub(crate) enum Activity {
     Event,
     Blocking,
     Semaphore,
+    #[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
     Receive,
+    #[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
     Send,
     Lock,
     ReadLock,

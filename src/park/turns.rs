@@ -39,6 +39,7 @@ use std::{
 /// Whoever moves next would miss it while it is on the way there. So it goes to sleep in a `Select` that has the channel first,
 /// then a message to nobody: once that is on offer, it is registered with the channel, too. The next to have the baton looks
 /// out for that.
+#[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
 pub(crate) struct Meeting {
     /// Where the run says that it is to go on.
     pub(crate) wake: Receiver<()>,
@@ -151,7 +152,7 @@ pub(super) struct State {
     pub(super) met: HashMap<u64, Sender<()>>,
     /// Those of them who are on the way there.
     pub(super) going: Vec<Receiver<()>>,
-    /// All wait, and some look: for how many looks of the observer.
+    /// All in the order wait, and some look: for how many looks of the observer.
     pub(super) strangers: Option<u32>,
     pub(super) watches: Watches,
     pub(super) guests: HashSet<u64>,
@@ -341,7 +342,8 @@ impl State {
         any
     }
 
-    /// Whether all wait, and some of them for what a thread outside the order may bring. Not for ever: see `observe`.
+    /// Whether some wait for what a thread outside the order may bring. All others wait as well: from now on it is counted how
+    /// long. See `observe`.
     fn counts_on_strangers(&mut self) -> bool {
         let looks = *self.strangers.get_or_insert(0);
         looks != NO_MORE && !self.lookers.is_empty()
@@ -378,6 +380,7 @@ impl State {
                 continue;
             }
             if !self.guests.is_empty() || !self.invited.is_empty() {
+                self.counts_on_strangers();
                 return then;
             }
             if !self.stuck.is_empty() && !self.retried {

@@ -452,7 +452,8 @@ fn observe(run: &Weak<Run>) {
             if looks != NO_MORE {
                 // A thread that is not of the run, or has lost the baton, may have done something: who looks does so again.
                 let looks = looks.saturating_add(1);
-                let enough = state.outside.is_empty() && looks >= LOOKS.max(LOOKS.saturating_mul(runnable()));
+                let alone = state.outside.is_empty() && state.guests.is_empty();
+                let enough = alone && looks >= LOOKS.max(LOOKS.saturating_mul(runnable()));
                 state.stir();
                 state.strangers = Some(if enough { NO_MORE } else { looks.min(NO_MORE - 1) });
                 let then = state.hand_on();

@@ -387,12 +387,11 @@ impl<T> SendError<T> {
     ///
     /// ```
     /// use tassel::channel::{self, SendError};
-    /// fn hand_on(words: &channel::Sender<&str>, text: &str) -> tassel::Result<()> {
-    ///     # let words: &channel::Sender<String> = &channel::unbounded().0;
-    ///     # let text = text.to_owned();
+    /// fn hand_on<'t>(words: &channel::Sender<&'t str>, text: &'t str) -> tassel::Result<()> {
     ///     Ok(channel::send(words, text).map_err(SendError::without_value)?)
     /// }
-    /// assert!(hand_on(&channel::unbounded().0, "a").is_err()); // nobody receives
+    /// let (words, _) = channel::unbounded(); // nobody receives
+    /// assert!(hand_on(&words, "a").is_err());
     /// ```
     #[must_use]
     pub fn without_value(self) -> SendError<()> {

@@ -15,9 +15,11 @@ use std::{
 use tassel::{
     CancelToken, Scope, ScopeOptions,
     channel::{self, Receiver, RecvError, SendError, Sender, bounded, unbounded},
-    now,
+    checkpoint, now,
+    pool::Pool,
     region::{fail_after, move_on_after},
     scope, sleep, snapshot,
+    sync::Barrier,
     testing::{try_virtual_time, virtual_time},
     yield_now,
 };
@@ -542,5 +544,115 @@ fn a_plain_call_that_blocks_in_a_virtual_run_is_met_by_one_of_ours() {
             });
             assert_eq!(sum.unwrap(), 10);
         }
+    });
+}
+
+#[test]
+fn a_bound_thread_that_blocks_in_a_plain_call_is_met_in_a_virtual_run() {
+    virtually(|| {
+        for room in [0, 1] {
+            let (sender, receiver) = bounded(room);
+            let send = move || (0..5_u32).try_for_each(|n| sender.send(n));
+            let thread = thread::spawn(CancelToken::current().bind(send));
+            let sum: u32 = channel::iter(&receiver).map(Result::unwrap).sum();
+            assert_eq!(sum, 10);
+            assert!(thread.join().unwrap().is_ok());
+        }
+    });
+}
+
+// S8: a wait is announced
+#[test]
+fn a_wait_at_a_channel_gives_up_its_place_in_the_pool() {
+    guarded(|| {
+        let pool = Pool::builder().parallelism(1).build().unwrap();
+        let (sender, receiver) = bounded::<u32>(0);
+        let sum = ScopeOptions::new().pool(&pool).inline(false).open(|s| {
+            let sum = s.spawn(|| Ok(channel::recv(&receiver)? + channel::recv(&receiver)?));
+            while pool.stats().blocked < 1 {
+                thread::yield_now();
+            }
+            s.spawn(|| Ok([1, 2].into_iter().try_for_each(|n| channel::send(&sender, n))?));
+            Ok(sum.join()?)
+        });
+        assert_eq!(sum.unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_picture_shows_who_waits_at_a_channel_and_where() {
+    virtually(|| {
+        let (sender, receiver) = bounded::<u32>(0);
+        let (full, _kept) = bounded::<u32>(0);
+        let seen = scope(|s| {
+            let (receiver, full) = (&receiver, &full);
+            s.job("in").spawn(move || Ok(channel::recv(receiver).map(drop)?));
+            s.job("out").spawn(move || Ok(channel::send(full, 1)?));
+            sleep(SECOND)?;
+            let picture = snapshot::of(s);
+            s.cancel();
+            let shown = |name: &str| {
+                let entry = picture.entries.iter().find(|entry| entry.name == name).unwrap();
+                let place = entry.waits_at.unwrap();
+                (entry.state.to_string(), place.file().to_owned(), place.line())
+            };
+            Ok([shown("in"), shown("out")])
+        });
+        let here = |line| (file!().to_owned(), line);
+        let [got, sent] = seen.unwrap();
+        let line = sent.2;
+        assert_eq!((got.0.as_str(), (got.1, got.2)), ("waiting in recv", here(line - 1)));
+        assert_eq!((sent.0.as_str(), (sent.1, sent.2)), ("waiting in send", here(line)));
+        drop(sender);
+    });
+}
+
+#[test]
+fn a_select_of_the_users_own_sees_the_cancel_by_the_token() {
+    guarded(|| {
+        let (sender, inbox) = unbounded();
+        let at_work = Barrier::new(2);
+        let sum = AtomicU64::new(0);
+        let done = scope(|s| {
+            s.spawn(|| {
+                let stop = CancelToken::current().receiver();
+                loop {
+                    channel::select! {
+                        recv(inbox) -> n => { sum.fetch_add(n?, Ordering::Relaxed); }
+                        recv(stop) -> _ => return Ok(checkpoint()?),
+                    }
+                    at_work.wait()?;
+                }
+            });
+            sender.send(7)?;
+            at_work.wait()?;
+            s.cancel();
+            Ok(())
+        });
+        assert!(done.is_ok());
+        assert_eq!(sum.into_inner(), 7);
+    });
+}
+
+#[test]
+fn a_call_on_a_channel_of_ends_that_carry_each_other_leaves_nothing() {
+    guarded(|| {
+        // A value whose drop drops the last receiver of its own channel, and one that sends as it is dropped.
+        struct Last(Option<Receiver<Last>>, Sender<u32>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                let _ = channel::send(&self.1, 7);
+                drop(self.0.take());
+            }
+        }
+        let (log, told) = unbounded();
+        let (sender, receiver) = bounded(1);
+        channel::send(&sender, Last(None, log.clone())).unwrap();
+        let last = Last(Some(receiver), log);
+        let error = meanwhile("send", || channel::send(&sender, last), CancelToken::cancel).unwrap_err();
+        assert!(matches!(error.without_value(), SendError::Cancelled((), _)));
+        assert!(matches!(channel::send(&sender, Last(None, unbounded().0)), Err(SendError::Closed(_))));
+        drop(sender);
+        assert_eq!(told.iter().collect::<Vec<_>>(), [7, 7]);
     });
 }

@@ -6,7 +6,7 @@ use async_io::block_on;
 use criterion::Criterion;
 use crossbeam::channel::bounded;
 use futures_concurrency::prelude::*;
-use tassel::scope;
+use tassel::{channel, scope};
 
 use crate::{
     common::{Race, group},
@@ -35,9 +35,15 @@ pub(crate) fn bench(c: &mut Criterion) {
 fn by_tassel() -> u64 {
     let sum = scope(|s| {
         let ((numbers, to_square), (squares, to_sum)) = (bounded(ROOM), bounded(ROOM));
-        s.spawn(move || Ok((0..NUMBERS).try_for_each(|n| numbers.send(n))?));
-        s.spawn(move || Ok(to_square.iter().try_for_each(|n: u64| squares.send(n * n))?));
-        let sum = s.spawn(move || Ok(to_sum.iter().sum()));
+        s.spawn(move || Ok((0..NUMBERS).try_for_each(|n| channel::send(&numbers, n))?));
+        s.spawn(move || {
+            for n in channel::iter(&to_square) {
+                let n: u64 = n?;
+                channel::send(&squares, n * n)?;
+            }
+            Ok(())
+        });
+        let sum = s.spawn(move || Ok(channel::iter(&to_sum).sum::<Result<u64, _>>()?));
         Ok(sum.join()?)
     });
     sum.expect("no job fails")

@@ -38,7 +38,7 @@ use Goal::{Median, OnceInAHundred, Ratio};
 /// Workload, criterion's group, program and parameter, and the goal. Times are nanoseconds.
 type Row = (&'static str, &'static str, &'static str, &'static str, Goal);
 
-const ROWS: [Row; 53] = [
+const ROWS: [Row; 56] = [
     ("scope with 1 job", "spawn", "tassel", "1", Ratio("rayon::scope", 0.02)),
     ("scope with 1 job", "light", "tassel", "1", Ratio("forte", 0.5)),
     ("10 jobs", "spawn", "tassel", "10", Ratio("rayon::scope", 0.05)),
@@ -92,6 +92,15 @@ const ROWS: [Row; 53] = [
     ("threads of 64 jobs of 5 ms CPU", "threads at most", "tassel", "64 x 5 ms", Median(6.0)),
     ("the same beside six threads", "threads at most", "tassel", "64 x 5 ms beside six", Median(6.0)),
     ("threads of 64 jobs of 2 s CPU", "threads at most", "tassel", "64 x 2 s", Median(8.0)),
+    ("100,000 numbers through a channel", "channel, pipeline", "tassel", "100000", Ratio("crossbeam", 1.1)),
+    ("10,000 times to and fro by channels", "channel, ping-pong", "tassel", "10000", Ratio("crossbeam", 1.25)),
+    (
+        "1000 stopped at a channel",
+        "channel, stopped",
+        "tassel",
+        "1000",
+        Ratio("crossbeam, the last sender dropped", 1.25),
+    ),
 ];
 
 /// Groups that stand in a table of their own, each program beside all others.
