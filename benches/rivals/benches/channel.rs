@@ -2,7 +2,8 @@
 //!
 //! *Pipeline*: N numbers through one bounded channel, from one thread to another, which adds them up. *Ping-pong*: a number
 //! goes to and fro between two threads, N times, by two channels with room for one. *Stopped*: N threads wait on one
-//! channel; how long until the last of them has gone on, from the cancel, or from the drop of the last sender.
+//! channel; how long until all are joined, from the cancel, or from the drop of the last sender. With crossbeam these are
+//! threads that end then; with tassel they go back to the pool.
 //!
 //! crossbeam's plain `recv` and `send` are what the calls of tassel are to be close to: it is the same channel. Flume, kanal
 //! and tokio's `mpsc`, with its blocking calls and in tasks, have channels of their own.
