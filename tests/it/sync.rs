@@ -378,6 +378,7 @@ fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as `refused` says it")]
 fn names(names: &[&str]) -> Option<Vec<String>> {
     Some(names.iter().map(ToString::to_string).collect())
 }
@@ -795,10 +796,11 @@ fn a_thread_knows_what_it_reads_in_whatever_order_its_guards_go() {
         let locks: Vec<_> = (0..20).map(RwLock::new).collect();
         let mut rng = seeded_rng(7);
         for round in 0..stress_rounds(200) {
-            let count = rng.below(20) as usize + 1;
+            let mut below = |end| usize::try_from(rng.below(u64::try_from(end).unwrap())).unwrap();
+            let count = below(20) + 1;
             let mut reads: Vec<_> = (0..count).map(|at| (at, locks[at].read().unwrap())).collect();
             while !reads.is_empty() {
-                let (at, guard) = reads.swap_remove(rng.below(reads.len() as u64) as usize);
+                let (at, guard) = reads.swap_remove(below(reads.len()));
                 if count <= 16 {
                     assert!(refused(locks[at].write()).is_some(), "round {round}");
                 }
