@@ -18,7 +18,7 @@ mod wait;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-#[cfg(all(test, tassel_loom))]
+#[cfg(all(test, any(tassel_loom, tassel_shuttle)))]
 mod model;
 
 #[doc(inline)]
@@ -138,7 +138,7 @@ pub mod sync {
 /// ready, so the order repeats, whichever end calls plain crossbeam methods that do not block. One that blocks in a plain
 /// method, or in a `select!`, is found asleep after a while, as in any call that is not the library's. Timers of crossbeam
 /// (`after`, `tick`) go by the real clock: use timeouts and deadlines.
-#[cfg(not(tassel_loom))]
+#[cfg(not(any(tassel_loom, tassel_shuttle)))]
 pub mod channel {
     pub use crate::wait::channel::{
         Iter, RecvError, SendError, iter, recv, recv_deadline, recv_timeout, send, send_deadline, send_timeout,

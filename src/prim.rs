@@ -1,7 +1,8 @@
 //! The only door to locks, atomics, cells that are set once, parkers, mailboxes and thread start.
 //!
-//! Everything above takes these from here, so that `--cfg tassel_loom` swaps them for loom's and the models in
-//! `model.rs` run the very code that ships.
+//! Everything above takes these from here, so that `--cfg tassel_loom` or `--cfg tassel_shuttle` swaps them for those of a
+//! *checker*, and the models in `model/` run the very code that ships. shuttle, which runs whole scopes, also gets the time
+//! from here, and what is kept for each thread, since its threads share one of the system's.
 //!
 //! # Promises
 //!
@@ -12,7 +13,7 @@
 //!
 //! What the locks guard.
 
-#[cfg(not(tassel_loom))]
+#[cfg(not(any(tassel_loom, tassel_shuttle)))]
 mod real {
     pub(crate) use crossbeam::sync::{Parker, Unparker};
     pub(crate) use parking_lot::{
@@ -23,7 +24,11 @@ mod real {
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
 
-    pub(crate) use std::thread::{LocalKey, ThreadId, current as current_thread};
+    use std::{io, thread, time::Instant};
+    pub(crate) use std::{
+        thread::{JoinHandle, LocalKey, ThreadId, current as current_thread},
+        thread_local,
+    };
 
     use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -64,26 +69,58 @@ mod real {
             f(self.0.get())
         }
     }
+
+    /// The system's monotonic clock.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    /// Whether time stands still, and no alarm comes: in a model that is not about time.
+    pub(crate) const fn is_timeless() -> bool {
+        false
+    }
+
+    /// Starts a thread of ours: the one place that does.
+    pub(crate) fn start_thread(
+        name: String,
+        stack_size: Option<usize>,
+        main: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let builder = thread::Builder::new().name(name);
+        let builder = match stack_size {
+            Some(bytes) => builder.stack_size(bytes),
+            None => builder,
+        };
+        builder.spawn(main)
+    }
 }
 
-#[cfg(tassel_loom)]
+#[cfg(any(tassel_loom, tassel_shuttle))]
 mod real {
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::sync::{MutexGuard, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard};
-    pub(crate) use loom::thread::{LocalKey, ThreadId, current as current_thread};
+    #[cfg(tassel_loom)]
+    use loom as checker;
+    #[cfg(tassel_shuttle)]
+    use shuttle as checker;
+
+    pub(crate) use checker::{
+        sync::{
+            MutexGuard, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard,
+            atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        },
+        thread::{LocalKey, ThreadId, current as current_thread},
+    };
     use std::{
         sync::{Arc, PoisonError},
         time::Instant,
     };
 
-    /// loom's mutex with parking_lot's face: no poisoning.
+    /// The checker's mutex with parking_lot's face: no poisoning.
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Mutex(loom::sync::Mutex::new(value))
+            Mutex(checker::sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -103,13 +140,13 @@ mod real {
         }
     }
 
-    /// loom's lock with parking_lot's face. It is only tried.
+    /// The checker's lock with parking_lot's face. It is only tried.
     #[derive(Debug)]
-    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+    pub(crate) struct RwLock<T>(checker::sync::RwLock<T>);
 
     impl<T> RwLock<T> {
         pub(crate) fn new(value: T) -> Self {
-            RwLock(loom::sync::RwLock::new(value))
+            RwLock(checker::sync::RwLock::new(value))
         }
 
         pub(crate) fn try_read(&self) -> Option<ReadGuard<'_, T>> {
@@ -135,26 +172,26 @@ mod real {
         }
     }
 
-    /// std's cell, but loom sees it: others may come before each look and each set, and a look may miss a set that nothing
-    /// orders before it.
+    /// std's cell, but the checker sees it: others may come before each look and each set, and a look may miss a set that
+    /// nothing orders before it.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         cell: std::sync::OnceLock<T>,
-        is_set: loom::sync::atomic::AtomicBool,
+        is_set: checker::sync::atomic::AtomicBool,
     }
 
     impl<T> OnceLock<T> {
         pub(crate) fn new() -> Self {
-            OnceLock { cell: std::sync::OnceLock::new(), is_set: loom::sync::atomic::AtomicBool::new(false) }
+            OnceLock { cell: std::sync::OnceLock::new(), is_set: checker::sync::atomic::AtomicBool::new(false) }
         }
 
-        /// loom lets nobody come between the two.
+        /// The checker lets nobody come between the two.
         pub(crate) fn set(&self, value: T) -> Result<(), T> {
             self.is_set.swap(true, Ordering::AcqRel);
             self.cell.set(value)
         }
 
-        /// Where two come at once, `init` runs twice: std's would hold up one of them, and with it all of loom's threads.
+        /// Where two come at once, `init` runs twice: std's would hold up one of them, and with it all of the checker's threads.
         pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
             if self.get().is_none() {
                 let _ = self.set(init());
@@ -173,11 +210,11 @@ mod real {
 
     #[derive(Debug, Default)]
     struct Token {
-        set: loom::sync::Mutex<bool>,
-        changed: loom::sync::Condvar,
+        set: checker::sync::Mutex<bool>,
+        changed: checker::sync::Condvar,
     }
 
-    /// crossbeam's parker, of loom's parts.
+    /// crossbeam's parker, of the checker's parts.
     #[derive(Debug, Default)]
     pub(crate) struct Parker(Unparker);
 
@@ -203,17 +240,37 @@ mod real {
             *set = false;
         }
 
-        /// A model's time stands still: a deadline has passed from the start, or never does.
+        /// Where time stands still, a deadline has passed from the start, or never does.
         pub(crate) fn park_deadline(&self, until: Instant) {
-            if Instant::now() < until {
+            if super::now() >= until {
+                *self.0.0.set.lock().unwrap() = false;
+            } else if super::is_timeless() {
                 self.park();
             } else {
-                *self.0.0.set.lock().unwrap() = false;
+                self.park_in_time(until);
+            }
+        }
+
+        #[cfg(tassel_loom)]
+        #[expect(clippy::unused_self, reason = "loom has no time")]
+        fn park_in_time(&self, _: Instant) {
+            unreachable!("a model of loom is timeless")
+        }
+
+        /// The deadline passes at any moment, and all time until then with it: nobody has said how long the others take.
+        #[cfg(tassel_shuttle)]
+        fn park_in_time(&self, until: Instant) {
+            while !std::mem::take(&mut *self.0.0.set.lock().unwrap()) && super::now() < until {
+                if shuttle::rand::Rng::gen_ratio(&mut shuttle::rand::thread_rng(), 1, 8) {
+                    super::time_passes(until);
+                } else {
+                    shuttle::thread::yield_now();
+                }
             }
         }
     }
 
-    /// A channel with room for one message, of loom's parts: mailboxes and, in models, the user's channels.
+    /// A channel with room for one message, of the checker's parts: mailboxes and, in models, the user's channels.
     #[derive(Debug, Default)]
     pub(crate) struct Mailbox(Mutex<Mail>);
 
@@ -266,9 +323,144 @@ mod real {
     }
 }
 
+#[cfg(tassel_loom)]
+mod checked {
+    pub(crate) use loom::cell::UnsafeCell;
+    use std::{io, thread, time::Instant};
+    pub(crate) use std::{thread::JoinHandle, thread_local};
+
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    pub(crate) const fn is_timeless() -> bool {
+        true
+    }
+
+    /// Starts a thread of the model. Its handle is that of a system's thread with nothing to do: who joins it is not held
+    /// up, and loom waits for the model's own.
+    pub(crate) fn start_thread(
+        _: String,
+        _: Option<usize>,
+        main: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        drop(loom::thread::spawn(main));
+        thread::Builder::new().spawn(|| {})
+    }
+}
+
+#[cfg(tassel_shuttle)]
+mod checked {
+    pub(crate) use shuttle::{thread::JoinHandle, thread_local};
+    use std::{
+        cell::{Cell, UnsafeCell as StdCell},
+        collections::BTreeMap,
+        io,
+        sync::LazyLock,
+        time::{Duration, Instant},
+    };
+
+    /// std's cell with loom's face.
+    pub(crate) struct UnsafeCell<T>(StdCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            UnsafeCell(StdCell::new(value))
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// One schedule of a model. All its threads are one of the system's, so it is kept in that one's thread-local.
+    #[derive(Clone, Copy)]
+    struct Execution {
+        number: u64,
+        timeless: bool,
+        /// How much time has passed.
+        passed: Duration,
+    }
+
+    std::thread_local! {
+        static EXECUTION: Cell<Execution> =
+            const { Cell::new(Execution { number: 0, timeless: true, passed: Duration::ZERO }) };
+    }
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    /// A model begins, on this thread of the system's, once more.
+    #[cfg(test)]
+    pub(crate) fn begin(timeless: bool) {
+        static LAST: std::sync::Mutex<u64> = std::sync::Mutex::new(0);
+        let mut last = LAST.lock().unwrap();
+        *last += 1;
+        EXECUTION.set(Execution { number: *last, timeless, passed: Duration::ZERO });
+    }
+
+    /// As `raw` has it for processes: what one schedule has made is not there for the next.
+    pub(crate) fn generation() -> u64 {
+        EXECUTION.get().number
+    }
+
+    /// A value that each schedule makes for itself, on first need. It is never dropped: others may use it to the end.
+    pub(crate) struct PerProcess<T: 'static> {
+        make: fn() -> T,
+        /// By schedule.
+        made: std::sync::Mutex<BTreeMap<u64, &'static T>>,
+    }
+
+    impl<T: Sync> PerProcess<T> {
+        pub(crate) const fn new(make: fn() -> T) -> Self {
+            PerProcess { make, made: std::sync::Mutex::new(BTreeMap::new()) }
+        }
+
+        pub(crate) fn get(&self) -> &'static T {
+            let generation = generation();
+            let get = || self.made.lock().unwrap().get(&generation).copied();
+            get().unwrap_or_else(|| {
+                let made = Box::leak(Box::new((self.make)()));
+                self.made.lock().unwrap().entry(generation).or_insert(made)
+            })
+        }
+    }
+
+    pub(crate) fn is_timeless() -> bool {
+        EXECUTION.get().timeless
+    }
+
+    /// The model's time, so that a schedule can be replayed: a microsecond has passed since the last look, unless it stands
+    /// still.
+    pub(crate) fn now() -> Instant {
+        let mut execution = EXECUTION.get();
+        if !execution.timeless {
+            execution.passed += Duration::from_micros(1);
+            EXECUTION.set(execution);
+        }
+        *START + execution.passed
+    }
+
+    pub(super) fn time_passes(until: Instant) {
+        let mut execution = EXECUTION.get();
+        execution.passed = execution.passed.max(until.saturating_duration_since(*START));
+        EXECUTION.set(execution);
+    }
+
+    /// Starts a thread of the model.
+    pub(crate) fn start_thread(
+        name: String,
+        _: Option<usize>,
+        main: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        shuttle::thread::Builder::new().name(name).spawn(main)
+    }
+}
+
+#[cfg(any(tassel_loom, tassel_shuttle))]
+pub(crate) use checked::*;
 pub(crate) use real::*;
 
-use std::{fmt, io, mem, thread};
+use std::{fmt, mem};
 
 /// Lets threads wait under a lock until what it guards has changed.
 ///
@@ -277,7 +469,7 @@ use std::{fmt, io, mem, thread};
 ///
 /// No wake-up is lost: who waits is listed before it gives the lock up, and who makes a change [`tell`](Condition::tell)s
 /// after it has held the lock. So a change that the waiter did not see comes after its entry, and its parker keeps the
-/// token until it is used. Modelled in `model.rs`, `a_wait_under_a_lock_misses_no_change`.
+/// token until it is used. Modelled in `model/condition.rs`, `a_wait_under_a_lock_misses_no_change`.
 #[derive(Default)]
 pub(crate) struct Condition {
     waiting: Mutex<Vec<Unparker>>,
@@ -308,31 +500,4 @@ impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Condition").finish_non_exhaustive()
     }
-}
-
-/// Starts a thread of ours: the one place that does.
-#[cfg(not(tassel_loom))]
-pub(crate) fn start_thread(
-    name: String,
-    stack_size: Option<usize>,
-    main: impl FnOnce() + Send + 'static,
-) -> io::Result<thread::JoinHandle<()>> {
-    let builder = thread::Builder::new().name(name);
-    let builder = match stack_size {
-        Some(bytes) => builder.stack_size(bytes),
-        None => builder,
-    };
-    builder.spawn(main)
-}
-
-/// Starts a thread of the model. Its handle is that of a system's thread with nothing to do: who joins it is not held
-/// up, and loom waits for the model's own.
-#[cfg(tassel_loom)]
-pub(crate) fn start_thread(
-    _: String,
-    _: Option<usize>,
-    main: impl FnOnce() + Send + 'static,
-) -> io::Result<thread::JoinHandle<()>> {
-    drop(loom::thread::spawn(main));
-    thread::Builder::new().spawn(|| {})
 }

@@ -12,8 +12,7 @@
 //! # Why no end is missed
 //!
 //! A drop that finds its callback running waits for `done` under the status's lock; whoever has called it sets the status
-//! under that lock, and tells after. Modelled in `model.rs`,
-//! `a_callback_runs_once_or_never_and_not_after_its_drop`.
+//! under that lock, and tells after. Modelled in `model/callback.rs`, `a_callback_runs_once_or_never_and_not_after_its_drop`.
 
 use crate::{
     cancel::{current, node::Node},

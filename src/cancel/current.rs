@@ -26,7 +26,7 @@ use crate::{
         clock::Clock,
         seat::{Seat, with_chair},
     },
-    prim::{Mutex, OnceLock},
+    prim::{Mutex, OnceLock, thread_local},
     raw::{Layer, Stack},
 };
 use once_cell::race::OnceBox;
@@ -55,9 +55,9 @@ pub(crate) enum Activity {
     Event,
     Blocking,
     Semaphore,
-    #[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
+    #[cfg_attr(any(tassel_loom, tassel_shuttle), allow(dead_code, reason = "models have channels of their own"))]
     Receive,
-    #[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
+    #[cfg_attr(any(tassel_loom, tassel_shuttle), allow(dead_code, reason = "models have channels of their own"))]
     Send,
     Lock,
     ReadLock,

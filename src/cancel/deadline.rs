@@ -28,7 +28,7 @@
 //! A mover stores the new instant and takes the list of seats under one lock of the node, and pokes after it. A waiter
 //! enters its seat under that lock, and reads the instant before each park. So either its seat is in the list, and it
 //! reads again after the poke, or it has entered after the store and reads the new instant.
-//! Modelled in `model.rs`, `a_seat_registered_during_a_move_is_poked_or_sees_it`.
+//! Modelled in `model/deadline.rs`, `a_seat_registered_during_a_move_is_poked_or_sees_it`.
 //!
 //! # Why the alarm misses nothing
 //!
@@ -334,7 +334,7 @@ impl Due for Node {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::cancel::{

@@ -27,7 +27,7 @@
 //! A child is linked under its parent's list lock alone: it is inserted, and then compares itself with what the parents
 //! show. So either the child is in the list that the walk reads, and is visited after the parent was changed; or the change
 //! is there for the child to see. Both refresh under the child's lock and from all parents, so the later of the two sees
-//! all that the earlier saw. The models are `model.rs`, `a_child_linked_during_a_cancel_is_marked` and
+//! all that the earlier saw. The models are `model/cancel.rs`, `a_child_linked_during_a_cancel_is_marked` and
 //! `a_child_linked_during_a_move_has_the_new_deadline`.
 
 use crate::{

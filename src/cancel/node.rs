@@ -421,7 +421,7 @@ impl fmt::Debug for Node {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use std::panic::Location;

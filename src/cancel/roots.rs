@@ -10,7 +10,7 @@
 
 use crate::{
     cancel::node::Node,
-    prim::Mutex,
+    prim::{Mutex, thread_local},
     raw::{PerProcess, generation},
 };
 use slab::Slab;

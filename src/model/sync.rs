@@ -18,7 +18,7 @@
 //!
 //! Time: nobody waits with a limit.
 
-use super::{cancel, check, check_with, label, node};
+use super::{cancel, check, check_with, checker::thread, label, node};
 use crate::{
     cancel::{
         current::{self, Frame, Strand},
@@ -26,7 +26,6 @@ use crate::{
     },
     sync::{Condvar, Mutex, OnceCell, RwLock, Semaphore},
 };
-use loom::thread;
 use std::sync::Arc;
 
 /// Calls `f` at `node`.

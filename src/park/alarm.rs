@@ -119,7 +119,7 @@ impl Alarm {
 
 /// See [`Clock::watch`](super::clock::Clock::watch).
 pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
-    if cfg!(tassel_loom) {
+    if prim::is_timeless() {
         return None; // a model has no alarm: a static would carry its locks into the next
     }
     let mut alarm = ALARM.get().lock();
@@ -139,7 +139,7 @@ pub(crate) fn watch(at: Instant, target: Weak<dyn Due>) -> Option<Watch> {
 /// Watches even if the system refuses the thread: then those who park stand in for it ([`unserved`], [`serve_due`]), and
 /// the result is `false`.
 pub(crate) fn watch_anyhow(at: Instant, target: &Weak<dyn Due>) -> (Option<Watch>, bool) {
-    if cfg!(tassel_loom) {
+    if prim::is_timeless() {
         return (None, false);
     }
     if let Some(watch) = watch(at, Weak::clone(target)) {
@@ -175,7 +175,7 @@ pub(crate) fn serve_due() {
     if alarm.serves() {
         return;
     }
-    let due = alarm.watches.take_due(Instant::now());
+    let due = alarm.watches.take_due(prim::now());
     UNSERVED.store(alarm.unserved().is_some(), Ordering::Relaxed);
     drop(alarm);
     for target in due.iter().filter_map(Weak::upgrade) {
@@ -196,7 +196,7 @@ fn serve(parker: &Parker) {
     let mut idle_until = None;
     loop {
         let mut alarm = alarm.lock();
-        let now = Instant::now();
+        let now = prim::now();
         let due = alarm.watches.take_due(now);
         if !due.is_empty() {
             idle_until = None;

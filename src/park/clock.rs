@@ -3,10 +3,13 @@
 //! Every node of the cancellation tree has a clock, that of its parent; nothing outside `park/` asks the system for the
 //! time.
 
-use crate::park::{
-    alarm::{self, Due, Watch},
-    seat::{Baton, Chair, Looking},
-    virtual_run::Run,
+use crate::{
+    park::{
+        alarm::{self, Due, Watch},
+        seat::{Baton, Chair, Looking},
+        virtual_run::Run,
+    },
+    prim,
 };
 use std::{
     fmt,
@@ -25,7 +28,7 @@ pub(crate) enum Clock {
 impl Clock {
     pub(crate) fn now(&self) -> Instant {
         match self {
-            Clock::Real => Instant::now(),
+            Clock::Real => prim::now(),
             Clock::Virtual(run) => run.now(),
         }
     }

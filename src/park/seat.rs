@@ -36,14 +36,14 @@
 //! Both swap one word, so one comes second. If it is the waiter, it finds `POKED` and looks again, and its swap
 //! acquires what the poker's released: it sees the change. If it is the poker, it finds `PARKED` and unparks, and
 //! a parker keeps the token until it is used. A token or `POKED` left over from an earlier wait costs one extra look.
-//! Modelled in `model.rs`, `a_poke_is_never_lost`.
+//! Modelled in `model/seat.rs`, `a_poke_is_never_lost`.
 //!
 //! A thread that waits on a channel of the user's sleeps in a `Select` over that channel and its *mailbox*, a channel with
 //! room for one message. The argument is the same, with the message for the token: it stays there until it is taken, also
 //! if it comes before the `Select`, and one that finds the mailbox full says no more than the one that is there. The mailbox
 //! is made before the swap to `PARKED_BESIDE`, so whoever finds that finds the mailbox. That a message of the *user's* wakes
 //! the thread is the channel's own promise; if both come, the `Select` takes one, and the look after it finds the other.
-//! Modelled in `model.rs`, `a_poke_is_not_lost_beside_a_channel`.
+//! Modelled in `model/seat.rs`, `a_poke_is_not_lost_beside_a_channel`.
 //!
 //! # Why a crowd wakes up
 //!
@@ -55,7 +55,7 @@
 //! by who has poked it.
 //!
 //! Nobody leaves off while there are seats in the list and nobody is coming: list and count stand under one lock. Modelled in
-//! `model.rs`, `a_crowd_is_woken_by_those_who_are_woken` and the two that follow it.
+//! `model/seat.rs`, `a_crowd_is_woken_by_those_who_are_woken` and the two that follow it.
 //!
 //! Seats that are still in the list look as if they stood still. Until it is empty, and each helper has been there, no thread
 //! outside a virtual run counts as standing. In a virtual run there is no crowd: there, pokes have an order.
@@ -356,7 +356,7 @@ impl Chair {
 
 /// How many of a crowd are on their way at once, to be woken and to wake others: enough for all CPUs of most machines. If all
 /// were, they would stand in each other's way.
-const COMING: usize = if cfg!(tassel_loom) { 1 } else { 8 };
+const COMING: usize = if cfg!(any(tassel_loom, tassel_shuttle)) { 1 } else { 8 };
 
 /// Crowds that are being woken. A std atomic: it only keeps those who look for a standstill from finding one.
 /// A forked child has none of its parent's.
@@ -426,7 +426,7 @@ impl Drop for Crowd {
 }
 
 #[cfg(not(tassel_loom))]
-thread_local! {
+crate::prim::thread_local! {
     static CHAIR: Chair = Chair::new();
 
     /// The one for after that. Never freed; few threads need it. It has no destructor, so it can be had until the end.

@@ -116,7 +116,7 @@ fn walk(first: Vec<Arc<dyn Party>>, anybody: &[Arc<dyn Party>]) -> Option<Seen> 
     Some(seen)
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use std::sync::{

@@ -39,7 +39,7 @@ use std::{
 /// Whoever moves next would miss it while it is on the way there. So it goes to sleep in a `Select` that has the channel first,
 /// then a message to nobody: once that is on offer, it is registered with the channel, too. The next to have the baton looks
 /// out for that.
-#[cfg_attr(tassel_loom, allow(dead_code, reason = "models have channels of their own"))]
+#[cfg_attr(any(tassel_loom, tassel_shuttle), allow(dead_code, reason = "models have channels of their own"))]
 pub(crate) struct Meeting {
     /// Where the run says that it is to go on.
     pub(crate) wake: Receiver<()>,

@@ -189,7 +189,7 @@ impl PoolCore {
     }
 
     /// Whether a look is due.
-    #[cfg(all(test, not(tassel_loom)))]
+    #[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
     pub(super) fn is_watched(&self) -> bool {
         self.lock().watch.is_some()
     }

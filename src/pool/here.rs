@@ -17,6 +17,7 @@ use crate::{
         core::PoolCore,
         state::{Config, Post},
     },
+    prim::thread_local,
     raw::{PerProcess, generation},
 };
 use std::{
@@ -40,7 +41,7 @@ thread_local! {
 pub(super) fn set_current(employed: Option<(&Arc<PoolCore>, &Arc<Post>)>) {
     // In a model all threads share the thread-locals of one of the system's.
     if let Some((pool, _)) = employed.filter(|_| !cfg!(tassel_loom)) {
-        WORKS_FOR.set(pool.id);
+        WORKS_FOR.with(|works_for| works_for.set(pool.id));
     }
     let employed = employed.map(|(pool, post)| (Arc::downgrade(pool), Arc::clone(post)));
     let before = CURRENT.with(|current| current.replace(employed));
@@ -86,7 +87,7 @@ pub(crate) fn in_use() -> Arc<PoolCore> {
 
 /// Whether the code here is that of a scope on `pool`, or called by it, or ends one of its threads.
 pub(crate) fn is_in(pool: &Arc<PoolCore>) -> bool {
-    WORKS_FOR.get() == pool.id || find_in_use(|used| Arc::ptr_eq(used, pool).then_some(())).is_some()
+    WORKS_FOR.with(Cell::get) == pool.id || find_in_use(|used| Arc::ptr_eq(used, pool).then_some(())).is_some()
 }
 
 /// The pool of scopes that name none. A forked child has another one.

@@ -60,7 +60,7 @@ fn control_group(line: &str) -> Option<&str> {
     parts.next().filter(|_| limits)
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
 

@@ -53,7 +53,7 @@ mod limits;
 mod roster;
 mod source;
 mod state;
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests;
 mod watch;
 mod worker;

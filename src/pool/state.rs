@@ -15,7 +15,7 @@
 use crate::{
     park::{alarm::Watch, kernel::kernel_thread, seat::Seat},
     pool::{limits::thread_cap, roster::Roster, source::Source, watch::Sight},
-    prim::Unparker,
+    prim::{JoinHandle, Unparker},
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -25,7 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -86,7 +86,7 @@ impl Post {
     pub(super) fn new(seat: Arc<Seat>) -> Arc<Self> {
         Arc::new(Post {
             seat,
-            thread: if cfg!(tassel_loom) { PathBuf::new() } else { kernel_thread() },
+            thread: if cfg!(any(tassel_loom, tassel_shuttle)) { PathBuf::new() } else { kernel_thread() },
             at: AtomicUsize::new(NOWHERE),
             stint: AtomicU64::new(0),
             coming: AtomicBool::new(true),

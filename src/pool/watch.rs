@@ -42,6 +42,7 @@ use crate::{
         source::Source,
         state::{Config, Post, State, Then},
     },
+    prim,
 };
 use std::{
     mem,
@@ -366,7 +367,7 @@ impl PoolCore {
         if let Some(watch) = state.watch.take() {
             alarm::unwatch(watch);
         }
-        let Some(at) = Instant::now().checked_add(after) else { return };
+        let Some(at) = prim::now().checked_add(after) else { return };
         let target: Weak<PoolCore> = Arc::downgrade(self);
         let target: Weak<dyn Due> = target;
         let (watch, served) = alarm::watch_anyhow(at, &target);
@@ -514,7 +515,7 @@ impl PoolCore {
 
 impl Due for PoolCore {
     fn due(self: Arc<Self>) {
-        self.look(Instant::now(), is_asleep);
+        self.look(prim::now(), is_asleep);
     }
 }
 
@@ -555,7 +556,7 @@ fn first_few(texts: &[String]) -> String {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{park::seat::with_chair, pool::tests::Fake};

@@ -20,7 +20,7 @@ use crate::{
         source::Source,
         state::{Hand, Post, Then},
     },
-    prim,
+    prim::{self, thread_local},
 };
 use std::{
     cell::RefCell,
@@ -30,7 +30,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Instant,
 };
 
 /// Tells that a worker's thread-locals are destroyed.
@@ -202,7 +201,7 @@ impl PoolCore {
             }
             mutant!("lie_down_after_unlock" => drop(state); state = self.lock());
             state.roster.lie_down(worker, bed);
-            let until = Instant::now().checked_add(self.config.keep_alive);
+            let until = prim::now().checked_add(self.config.keep_alive);
             loop {
                 drop(state);
                 done.clear();
@@ -214,7 +213,7 @@ impl PoolCore {
                     state.set_busy(post);
                     break;
                 }
-                if until.is_some_and(|until| Instant::now() >= until) && state.roster.leave(worker) {
+                if until.is_some_and(|until| prim::now() >= until) && state.roster.leave(worker) {
                     state.depart(worker);
                     self.changed.tell();
                     return None;

@@ -91,7 +91,7 @@ impl<L: Layer> Stack<L> {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -57,7 +57,7 @@ pub(crate) struct Tally<H: Home> {
 }
 
 impl<H: Home> Tally<H> {
-    #[cfg(all(test, tassel_loom))]
+    #[cfg(all(test, any(tassel_loom, tassel_shuttle)))]
     pub(crate) fn new(home: H, held: H::Held) -> Arc<Self> {
         Arc::new(Tally { live: AtomicUsize::new(0), held: Mutex::new(held), home })
     }

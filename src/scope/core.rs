@@ -339,7 +339,7 @@ impl Tally<Core> {
     }
 
     /// Claims a job that was just tied, for a model without a pool.
-    #[cfg(all(test, tassel_loom))]
+    #[cfg(all(test, any(tassel_loom, tassel_shuttle)))]
     pub(crate) fn claim_new(&self, entry: Queued) -> Option<Claimed> {
         self.lock().queue.push_back(entry);
         with_chair(|chair| self.claim_next(false, chair.seat(), &mut None))

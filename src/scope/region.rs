@@ -400,7 +400,7 @@ pub fn cleanup<T>(limit: Duration, f: impl FnOnce() -> anyhow::Result<T>) -> any
     fail(enter_as(Sight::End, |clock| Deadline::after(clock, limit, place), place, f))
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{

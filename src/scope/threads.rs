@@ -370,19 +370,24 @@ impl Tally<Core> {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{
         cancel::{
             current::{Ground, Strand},
-            node::{Node, Parents},
+            deadline::Deadline,
+            node::{Node, Parents, Sight, Terms},
             reason::Label,
         },
-        park::clock::Clock,
-        scope::core::Setup,
+        park::{clock::Clock, virtual_run::Run},
+        scope::{core::Setup, options::ScopeOptions},
+        wait::given::{SHORT, node, soon, stand, until},
     };
-    use std::panic::Location;
+    use std::{
+        panic::Location,
+        sync::{OnceLock, mpsc},
+    };
 
     #[test]
     fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
@@ -404,5 +409,43 @@ mod tests {
         };
         assert!(rescued(), "another thread may have queued a job since its look");
         assert!(!rescued(), "it would not get to sleep");
+    }
+
+    /// In `cleanup` a deadline above stops nobody, but the owner at its exit marks it, and runs what goes with that.
+    #[test]
+    fn an_exit_looks_again_after_a_callback_that_has_waited_in_its_seat() {
+        soon(|| {
+            let (outer, (tell, told)) = (node(None), mpsc::channel());
+            let (parents, label) = (Parents { parent: Some(&outer), also: None }, outer.label().clone());
+            // Of another clock, so that nobody watches the limit for it, and marks it before.
+            let run = with_chair(|chair| Run::start(chair.seat()));
+            let below = Node::new(&parents, label.clone(), Clock::Virtual(run), None);
+            let core = Arc::new(OnceLock::<Arc<Tally<Core>>>::new());
+            let theirs = Arc::clone(&core);
+            let _registration = below.on_cancel(Box::new(move || {
+                with_chair(|chair| {
+                    chair.park(Some(Instant::now())); // takes a poke that is left over
+                    tell.send(()).unwrap();
+                    until(|| theirs.get().is_some_and(|core| core.live() == 0) && chair.seat().is_poked());
+                    chair.park(None); // takes the last job's
+                });
+            }));
+            let terms = Terms { sight: Sight::End, ..Terms::default() };
+            let ended = stand(&Node::with(&parents, label, Clock::Real, terms), || {
+                ScopeOptions::new().inline(false).open(|s| {
+                    assert!(core.set(Arc::clone(s.core())).is_ok());
+                    let (starts, started) = mpsc::channel();
+                    let (outer, core) = (&outer, s.core());
+                    s.spawn(move || {
+                        starts.send(())?;
+                        until(|| core.owner.parked().is_some());
+                        outer.set_deadline(Deadline::after(&Clock::Real, SHORT, Location::caller()));
+                        Ok(told.recv()?)
+                    });
+                    Ok(started.recv()?)
+                })
+            });
+            assert!(ended.is_ok() && outer.is_stopping());
+        });
     }
 }

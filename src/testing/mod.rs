@@ -182,7 +182,7 @@ fn picture(root: &Arc<Node>, first: &Arc<Strand>) -> String {
     if drawn.entries.is_empty() { first } else { format!("{first}\n{drawn}") }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{

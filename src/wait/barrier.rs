@@ -126,7 +126,7 @@ impl fmt::Debug for Barrier {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::wait::given::{cancel, node, soon, stand, stopped_after, until};

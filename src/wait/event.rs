@@ -169,7 +169,7 @@ impl fmt::Debug for Event {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::wait::given::{LONG, SHORT, cancel, node, soon, stand, stopped_after, until};

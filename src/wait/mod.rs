@@ -25,11 +25,11 @@
 //!
 //! A job waits at the nearest node that exists: its scope's, as a rule, so that a cancel of a scope of sleepers has one node to
 //! visit. Who needs one of the job's own, to cancel it alone, makes it, and pokes: the waiter moves there before it parks
-//! again. Modelled in `model.rs`, `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle`.
+//! again. Modelled in `model/claim.rs`, `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle`.
 
 pub(crate) mod barrier;
 pub(crate) mod blocking;
-#[cfg(not(tassel_loom))]
+#[cfg(not(any(tassel_loom, tassel_shuttle)))]
 pub(crate) mod channel;
 pub(crate) mod condvar;
 pub(crate) mod cycle;
@@ -248,7 +248,7 @@ pub(crate) fn wait_for<T>(
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 pub(crate) mod given {
     //! What tests of waits need.
 
@@ -325,7 +325,7 @@ pub(crate) mod given {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::{
         given::{LONG, SHORT, cancel, node, soon, stand},

@@ -67,7 +67,7 @@ impl Reading {
 }
 
 #[cfg(not(tassel_loom))]
-thread_local! {
+crate::prim::thread_local! {
     static READING: Reading = const { Reading::new() };
 }
 

@@ -275,7 +275,7 @@ impl fmt::Debug for Permit {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{

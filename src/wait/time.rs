@@ -182,7 +182,7 @@ pub fn is_cancelled() -> bool {
     current::stop().is_some()
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::wait::given::{LONG, SHORT, cancel, node, soon, stand};

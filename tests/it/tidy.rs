@@ -30,7 +30,7 @@ const FLOORS: [(&str, u8); 13] = [
 /// Modules of one floor of which the first may import the second.
 const SAME_FLOOR: [(&str, &str); 1] = [("raw", "prim")];
 
-/// The module of the loom models: a test of everything, on no floor.
+/// The module of the models: tests of everything, on no floor.
 const MODELS: &str = "model";
 
 /// Where mistakes that can be built in are explained; `.ci/mutants` lists them.
