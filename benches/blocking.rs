@@ -31,7 +31,7 @@ use std::{
 use common::{
     Race,
     figure::{self, Unit, figure},
-    group, is_quick, run,
+    group, is_test, run,
 };
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use tassel::{ScopeOptions, checkpoint, pool::Pool};
@@ -170,7 +170,7 @@ fn threads(c: &mut Criterion<Unit>) {
     let others = Others::start();
     figure(&mut group, "tassel", "64 x 5 ms beside six", || peak_of_computing(LONG));
     drop(others);
-    if !is_quick() {
+    if !is_test() {
         figure(&mut group, "tassel", "64 x 2 s", || peak_of_computing(LONGEST));
     }
     group.finish();

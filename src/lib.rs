@@ -158,7 +158,8 @@ pub mod docs {
     pub mod design {}
     #[doc = include_str!("../docs/recipes.md")]
     pub mod recipes {}
-    #[doc = include_str!("../docs/costs.md")]
+    // The chapter's plot is a file beside it, and here in the text: of two definitions of a link, the first counts.
+    #[doc = concat!("[plot]: ", include_str!("../docs/costs.uri"), "\n\n", include_str!("../docs/costs.md"))]
     pub mod costs {}
 }
 

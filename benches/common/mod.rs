@@ -11,7 +11,8 @@
 //! whole workspace, and adds to what each wait costs. Figures to quote come from `cargo bench -p tassel-rivals --bench '*'`,
 //! which builds the same files without it.
 //!
-//! `--quick` runs a fifth of the rounds, and makes no plots. `--test`, or no `--bench`, runs each program once and reports nothing new.
+//! `--quick` makes no plots, and stops a race of long programs early: all rounds of those that take a few seconds, but three at
+//! least of each. `--test`, or no `--bench`, runs each program once and reports nothing new.
 
 #![allow(dead_code, reason = "a bench takes what it needs")]
 
@@ -35,6 +36,10 @@ const LAP: Duration = Duration::from_millis(10);
 
 /// A race that has taken so long begins no further round: somebody is so slow that it does not matter by how much.
 const BUDGET: Duration = Duration::from_secs(90);
+
+/// The same in a quick run, which still makes so many rounds.
+const QUICK_BUDGET: Duration = Duration::from_secs(5);
+const QUICK_ROUNDS: usize = 3;
 
 /// Between two laps, so that no worker of the last one still spins or goes to sleep while the next is timed.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -176,7 +181,7 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
         let rounds = if is_test() {
             1
         } else if is_quick() {
-            self.rounds.div_ceil(5)
+            self.rounds.div_ceil(5).max(self.rounds.min(ROUNDS))
         } else {
             self.rounds
         };
@@ -204,8 +209,9 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
     #[expect(clippy::cast_precision_loss, reason = "a few thousand, and nanoseconds of minutes")]
     fn measure(&mut self, rounds: usize) {
         let repeats: Vec<_> = self.runners.iter_mut().map(|runner| runner.repeats(&self.expected)).collect();
-        let (began, budget) = (Instant::now(), if is_quick() { BUDGET / 6 } else { BUDGET });
-        for round in (0..rounds).take_while(|&round| round == 0 || began.elapsed() < budget) {
+        let (least, budget) = if is_quick() { (QUICK_ROUNDS, QUICK_BUDGET) } else { (1, BUDGET) };
+        let began = Instant::now();
+        for round in (0..rounds).take_while(|&round| round < least || began.elapsed() < budget) {
             for turn in 0..self.runners.len() {
                 let at = (round + turn) % self.runners.len();
                 thread::sleep(PAUSE);

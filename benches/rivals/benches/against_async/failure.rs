@@ -29,6 +29,7 @@ pub(crate) fn bench(c: &mut Criterion) {
         .program("tokio tasks", by_tokio)
         .program("smol tasks", by_smol)
         .program("futures-concurrency", by_futures_concurrency)
+        .program("moro", by_moro)
         .run(&mut group, JOBS);
     group.finish();
 }
@@ -116,6 +117,22 @@ fn by_futures_concurrency() -> String {
     };
     let jobs: Vec<_> = (0..=JOBS).map(job).collect();
     block_on(async { jobs.try_join().await.expect_err("a job fails").to_string() })
+}
+
+fn by_moro() -> String {
+    block_on(moro::async_scope!(|scope| {
+        for _ in 0..JOBS {
+            drop(scope.spawn(async {
+                Timer::after(HOUR).await;
+            }));
+        }
+        drop(scope.spawn(async {
+            if let Err(error) = fail() {
+                scope.terminate::<()>(error.to_string()).await;
+            }
+        }));
+        String::new() // unless one fails
+    }))
 }
 
 fn fail() -> Result<()> {

@@ -33,7 +33,8 @@ pub(crate) fn bench(c: &mut Criterion) {
             .program("tokio tasks", move || by_tokio_tasks(jobs))
             .timed("tokio spawn_blocking", move || by_tokio_blocking(jobs))
             .program("smol tasks", move || by_smol(jobs))
-            .program("futures-concurrency", move || by_futures_concurrency(jobs));
+            .program("futures-concurrency", move || by_futures_concurrency(jobs))
+            .program("moro", move || by_moro(jobs));
         if jobs == FEW {
             race = race
                 .program("smol blocking", move || by_smol_blocking(jobs))
@@ -149,6 +150,23 @@ fn by_futures_concurrency(jobs: u64) -> u64 {
     };
     let naps: Vec<_> = (0..jobs).map(nap).collect();
     block_on(async { naps.join().await.into_iter().sum() })
+}
+
+fn by_moro(jobs: u64) -> u64 {
+    block_on(moro::async_scope!(|scope| {
+        let nap = |n| {
+            scope.spawn(async move {
+                Timer::after(NAP).await;
+                n
+            })
+        };
+        let naps: Vec<_> = (0..jobs).map(nap).collect();
+        let mut sum = 0;
+        for nap in naps {
+            sum += nap.await;
+        }
+        sum
+    }))
 }
 
 fn nap(n: u64) -> u64 {

@@ -1,7 +1,7 @@
 //! When is blocking code good enough, and when does async win?
 //!
 //! The same five programs, written with tassel, with async (tokio; smol's `async-executor`, `async-io` and `blocking`;
-//! futures-concurrency) and with plain threads (`std::thread::scope`, `crossbeam::scope`, `threadpool`), each as its own
+//! futures-concurrency, moro) and with plain threads (`std::thread::scope`, `crossbeam::scope`, `threadpool`), each as its own
 //! documentation would have it. All return a value, and those of one race must return the same.
 //!
 //! * *Fan-out*: N jobs sleep for 50 ms; the sum of what they return.
@@ -14,7 +14,7 @@
 //! rayon has none of these: jobs that wait would keep its two threads from everybody else. `crossbeam::scope` and `threadpool` have
 //! no way to stop a job, `std::thread::scope` neither: there a flag and a `Condvar` are written out. `blocking` has a cap of 500
 //! threads, which only the environment raises, so its 1000 sleepers need two turns. tokio runs its default runtime, smol
-//! two threads, futures-concurrency the caller's. Threads that a pool keeps are made within the time for fan-outs, and are there
+//! two threads, futures-concurrency and moro the caller's. Threads that a pool keeps are made within the time for fan-outs, and are there
 //! already for the rest, as a runtime's are.
 //!
 //! Use async where tens of thousands wait at once: a task that sleeps costs hundreds of bytes, a thread ten thousand, and

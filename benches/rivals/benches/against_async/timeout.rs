@@ -31,6 +31,7 @@ pub(crate) fn bench(c: &mut Criterion) {
         .program("tokio tasks", by_tokio)
         .program("smol tasks", by_smol)
         .program("futures-concurrency", by_futures_concurrency)
+        .program("moro", by_moro)
         .run(&mut group, JOBS);
     group.finish();
 }
@@ -109,6 +110,18 @@ fn by_futures_concurrency() -> bool {
         true
     };
     block_on((all, over).race())
+}
+
+fn by_moro() -> bool {
+    block_on(moro::async_scope!(|scope| {
+        let limit = Timer::after(LIMIT);
+        for _ in 0..JOBS {
+            drop(scope.spawn(nap()));
+        }
+        limit.await;
+        scope.terminate::<()>(true).await;
+        false
+    }))
 }
 
 async fn nap() {

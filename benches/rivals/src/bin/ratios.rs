@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo bench -p tassel-rivals --bench '*'
 //! cargo run -p tassel-rivals --bin ratios                     # prints it
-//! cargo run -p tassel-rivals --bin ratios -- docs/costs.md    # puts it there, between two marks
+//! cargo run -p tassel-rivals --bin ratios -- docs/costs.md    # puts it there, between two marks, with a plot beside it
 //! ```
 //!
 //! A ratio is that of two medians of one race, so of rounds that took turns in one process. Where a figure exists only from
@@ -38,7 +38,7 @@ use Goal::{Median, OnceInAHundred, Ratio};
 /// Workload, criterion's group, program and parameter, and the goal. Times are nanoseconds.
 type Row = (&'static str, &'static str, &'static str, &'static str, Goal);
 
-const ROWS: [Row; 56] = [
+const ROWS: &[Row] = &[
     ("scope with 1 job", "spawn", "tassel", "1", Ratio("rayon::scope", 0.02)),
     ("scope with 1 job", "light", "tassel", "1", Ratio("forte", 0.5)),
     ("10 jobs", "spawn", "tassel", "10", Ratio("rayon::scope", 0.05)),
@@ -101,13 +101,22 @@ const ROWS: [Row; 56] = [
         "1000",
         Ratio("crossbeam, the last sender dropped", 1.25),
     ),
+    ("CPU of an idle pool in a second", "CPU of an idle second", "tassel", "64", Median(1.0)),
+    ("threads after the keep-alive", "threads after the keep-alive", "tassel", "64", Median(1.0)),
 ];
 
 /// Groups that stand in a table of their own, each program beside all others.
 const AGAINST_ASYNC: [&str; 6] = ["fan-out", "failure", "timeout", "pipeline", "requests", "memory of a sleeper"];
 
-/// Columns of half a plot: a factor of ten.
-const PLOT_HALF: f64 = 20.0;
+/// The plot in the chapter: a file beside it. The library's documentation has it as a URI instead, by another definition of
+/// the same link, which comes first.
+const PLOT: &str = "![Each workload's ratio and its goal, on a logarithmic scale][plot]\n\n[plot]: costs.svg\n";
+
+/// Measures of the plot, in pixels: its width, where the scale begins, what is above it, and a row.
+const WIDTH: u32 = 960;
+const LEFT: u32 = 440;
+const TOP: u32 = 36;
+const ROW: u32 = 18;
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -115,11 +124,14 @@ fn main() -> Result<()> {
     let criterion = target.join("criterion");
     let results = Results::read(&criterion)?;
     ensure!(!results.0.is_empty(), "{} holds no results: run `{COMMAND}` first", criterion.display());
-    let text = format!("{}\n{}\n{}\n{}", machine(), table(&results)?, plot(&results)?, against_async(&results)?);
-    match env::args_os().nth(1) {
-        Some(chapter) => put(Path::new(&chapter), &text),
-        None => Ok(io::stdout().write_all(text.as_bytes())?),
-    }
+    let text = format!("{}\n{}\n{}\n{}", machine(), table(&results)?, PLOT, against_async(&results)?);
+    let Some(chapter) = env::args_os().nth(1) else { return Ok(io::stdout().write_all(text.as_bytes())?) };
+    let chapter = Path::new(&chapter);
+    put(chapter, &text)?;
+    let svg = plot(&results)?;
+    fs::write(chapter.with_extension("uri"), uri(&svg)?)?;
+    fs::write(chapter.with_extension("svg"), svg)?;
+    Ok(())
 }
 
 /// Puts the text into a chapter, in the place of what stood there before.
@@ -228,9 +240,11 @@ fn said(program: &str, arguments: &[&str]) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// What a row comes to: how many times its goal, and the words for it.
+/// What a row comes to: how many times its goal, its best and its worst round by the rival's median or by the goal, and the
+/// words for it.
 struct Outcome {
     of_goal: f64,
+    span: [f64; 2],
     columns: [String; 5],
 }
 
@@ -239,31 +253,33 @@ fn outcome(results: &Results, row: &Row) -> Option<Outcome> {
     let ours = results.get(group, program, parameter)?;
     let show = |value| amount(group, value);
     let range = |figures: &Figures| format!("{} – {}", show(figures.best()), show(figures.worst()));
-    let (value, of_goal, rival, ratio, asked, ranges) = match goal {
+    let spread = |by: f64| [ours.best() / by, ours.worst() / by];
+    let (value, of_goal, span, rival, ratio, asked, ranges) = match goal {
         Ratio(name, at_most) => {
             let rival = results.get(group, name, parameter)?;
             let ratio = ours.median() / rival.median();
             let told = format!("{} ({name}){}", show(rival.median()), rival.mark());
             let ranges = format!("{}; {}", range(ours), range(rival));
-            (ours.median(), ratio / at_most, told, short(ratio), format!("{at_most} x"), ranges)
+            (ours.median(), ratio / at_most, spread(rival.median()), told, short(ratio), format!("{at_most} x"), ranges)
         }
         Median(at_most) => {
             let of_goal = ours.median() / at_most;
-            (ours.median(), of_goal, "–".to_owned(), "–".to_owned(), show(*at_most), range(ours))
+            (ours.median(), of_goal, spread(*at_most), "–".to_owned(), "–".to_owned(), show(*at_most), range(ours))
         }
         OnceInAHundred(at_most) => {
             let value = ours.once_in_a_hundred();
-            (value, value / at_most, "–".to_owned(), "–".to_owned(), format!("{} in 99 %", show(*at_most)), range(ours))
+            let asked = format!("{} in 99 %", show(*at_most));
+            (value, value / at_most, spread(*at_most), "–".to_owned(), "–".to_owned(), asked, range(ours))
         }
     };
     let held = if of_goal <= 1.0 { "held" } else { "missed" };
     let columns = [format!("{}{}", show(value), ours.mark()), rival, ratio, format!("{asked}: {held}"), ranges];
-    Some(Outcome { of_goal, columns })
+    Some(Outcome { of_goal, span, columns })
 }
 
 fn table(results: &Results) -> Result<String> {
     let mut text = "| workload | ours | rival | ratio | goal | best – worst |\n|---|---|---|---|---|---|\n".to_owned();
-    for row in &ROWS {
+    for row in ROWS {
         match outcome(results, row) {
             Some(outcome) => writeln!(text, "| {} | {} |", row.0, outcome.columns.join(" | "))?,
             None => writeln!(text, "| {} | not measured | | | | |", row.0)?,
@@ -272,22 +288,65 @@ fn table(results: &Results) -> Result<String> {
     Ok(text)
 }
 
-/// Each workload by how many times its goal it took: left of the line is better.
+/// Each workload's ratio, and its goal, on a logarithmic scale. On a card of its own, so that it can be read on any page.
 fn plot(results: &Results) -> Result<String> {
-    let mut text = format!("```text\n{:<36} 0.1{:>17}goal{:>18}10\n", "", "", "");
-    for row in &ROWS {
-        let Some(outcome) = outcome(results, row) else { continue };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and two halves")]
-        let at = (PLOT_HALF + (outcome.of_goal.log10() * PLOT_HALF).clamp(-PLOT_HALF, PLOT_HALF)) as usize;
-        let line = (0..=40).map(|column| match column {
-            _ if column == at => '●',
-            20 => '|',
-            _ => '·',
-        });
-        writeln!(text, "{:<36} {}", row.0, line.collect::<String>())?;
+    let rows: Vec<_> = ROWS.iter().filter_map(|row| Some((row, outcome(results, row)?))).collect();
+    let height = TOP + ROW * u32::try_from(rows.len())? + TOP;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"12\" fill=\"#24292f\">\n\
+         <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#fff\"/>\n"
+    );
+    let bottom = height - TOP + 4;
+    let (pale, dark) = ("#d0d7de", "#57606a");
+    for (decade, grey) in [(0.01, pale), (0.1, pale), (1.0, dark), (10.0, pale), (100.0, pale)] {
+        let x = place(decade);
+        writeln!(svg, "<path d=\"M{x} {}V{bottom}\" stroke=\"{grey}\"/>", TOP - 4)?;
+        for y in [TOP - 10, bottom + 14] {
+            writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{decade} x</text>")?;
+        }
     }
-    text.push_str("```\n");
-    Ok(text)
+    for (nth, ((workload, .., goal), outcome)) in (0..).zip(&rows) {
+        let y = TOP + ROW * nth + ROW / 2;
+        let held = outcome.of_goal <= 1.0;
+        let (color, inside) = if held { ("#0969da", "#0969da") } else { ("#bc4c00", "#fff") };
+        let [best, at, worst, goal_at] = match goal {
+            Ratio(_, at_most) => [outcome.span[0], outcome.of_goal * at_most, outcome.span[1], *at_most],
+            _ => [outcome.span[0], outcome.of_goal, outcome.span[1], 1.0],
+        };
+        let against = if let Ratio(rival, _) = goal { rival } else { "the goal" };
+        let workload = workload.replace('`', "");
+        let [left, at, right, goal_at] = [best, at, worst, goal_at].map(place);
+        writeln!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{workload}", LEFT - 24, y + 4)?;
+        writeln!(svg, "<tspan fill=\"#57606a\">: {against}</tspan></text>")?;
+        writeln!(svg, "<path d=\"M{left} {y}H{right}\" stroke=\"{color}\" stroke-opacity=\".4\" stroke-width=\"3\"/>")?;
+        writeln!(svg, "<path d=\"M{goal_at} {}v12\" stroke=\"#24292f\" stroke-width=\"2\"/>", y - 6)?;
+        writeln!(
+            svg,
+            "<circle cx=\"{at}\" cy=\"{y}\" r=\"4\" fill=\"{inside}\" stroke=\"{color}\" stroke-width=\"2\"/>"
+        )?;
+    }
+    svg.push_str("</svg>\n");
+    Ok(svg)
+}
+
+/// Where a ratio stands in the plot, to a tenth of a pixel.
+fn place(ratio: f64) -> f64 {
+    let decades = ratio.log10().clamp(-2.1, 2.1) + 2.1;
+    ((f64::from(LEFT) + decades * f64::from(WIDTH - LEFT - 24) / 4.2) * 10.0).round() / 10.0
+}
+
+/// The same as a URI, for documentation that has no files beside it.
+fn uri(svg: &str) -> Result<String> {
+    let mut uri = "data:image/svg+xml,".to_owned();
+    for byte in svg.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/,:=".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            write!(uri, "%{byte:02X}")?;
+        }
+    }
+    Ok(uri)
 }
 
 fn against_async(results: &Results) -> Result<String> {
@@ -312,7 +371,7 @@ fn against_async(results: &Results) -> Result<String> {
 /// A figure of a group, with its unit.
 fn amount(group: &str, value: f64) -> String {
     match group {
-        "threads at most" => format!("{value:.0}"),
+        "threads at most" | "threads after the keep-alive" => format!("{value:.0}"),
         "memory of a sleeper" => format!("{value:.0} B"),
         _ if value < 1e3 => format!("{} ns", short(value)),
         _ if value < 1e6 => format!("{} us", short(value / 1e3)),
