@@ -13,6 +13,7 @@ mod prim;
 #[expect(unsafe_code, reason = "the one place for it; each block is argued")]
 mod raw;
 mod scope;
+pub mod value;
 mod wait;
 
 #[cfg(feature = "testing")]
@@ -34,8 +35,8 @@ pub use crate::{
         open::{IsolatedBuilder, JobBuilder, Return, Scope, ScopeCancelled, ScopeOnCancel, scope},
         options::{OnFailure, OnPanic, ScopeOptions},
     },
-    wait::blocking::blocking,
     wait::time::{checkpoint, is_cancelled, now, sleep, sleep_until, yield_now},
+    wait::{abandon::abandon, blocking::blocking},
 };
 
 /// What bodies, jobs and regions return: [`anyhow::Result`].
@@ -145,6 +146,11 @@ pub mod channel {
     };
     #[doc(no_inline)]
     pub use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
+}
+
+/// Calls that are left behind where somebody stops who waits for them: options and limits of [`abandon`](fn@crate::abandon).
+pub mod abandon {
+    pub use crate::wait::abandon::{Limit, Options, Stats, stats};
 }
 
 /// Pictures of what runs.

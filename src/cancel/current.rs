@@ -28,6 +28,7 @@ use crate::{
     },
     prim::{Mutex, OnceLock, thread_local},
     raw::{Layer, Stack},
+    value,
 };
 use once_cell::race::OnceBox;
 use smol_str::SmolStr;
@@ -64,6 +65,8 @@ pub(crate) enum Activity {
     WriteLock,
     Condition,
     Once,
+    Abandon,
+    AbandonLimit,
 }
 
 impl Activity {
@@ -85,6 +88,8 @@ impl Activity {
             Activity::WriteLock => "write lock",
             Activity::Condition => "condition",
             Activity::Once => "once cell",
+            Activity::Abandon => "abandon",
+            Activity::AbandonLimit => "abandon limit",
         }
     }
 }
@@ -439,9 +444,9 @@ pub(crate) fn enter<R>(frame: Frame<'_>, f: impl FnOnce() -> R) -> R {
     Stack::push(&FRAMES, Some(frame), f)
 }
 
-/// Runs `f` as outside any scope.
+/// Runs `f` as outside any scope, and without values.
 pub(crate) fn detached<R>(f: impl FnOnce() -> R) -> R {
-    Stack::push(&FRAMES, None, f)
+    value::instead(None, || Stack::push(&FRAMES, None, f))
 }
 
 /// Looks at what the code here uses, the innermost first, until a look finds something. Code outside any scope uses what

@@ -18,6 +18,7 @@ use crate::{
         reason::{Label, Reason, ReasonKind},
     },
     park::{clock::Clock, seat},
+    value,
 };
 use crossbeam::channel::Receiver;
 use std::{
@@ -272,7 +273,7 @@ impl CancelToken {
     }
 
     /// Carries the token to another thread: the result runs `f` as [`enter`](CancelToken::enter) would, wherever it is
-    /// called.
+    /// called. [Values](crate::value) that are bound here are bound there, too.
     ///
     /// It does not hold a scope open. On a stealing pool such as rayon's every closure must be bound: an unbound one
     /// may see the context of whatever it was stolen beneath.
@@ -290,10 +291,11 @@ impl CancelToken {
     pub fn bind<R, F: FnOnce() -> R>(&self, f: F) -> impl FnOnce() -> R + use<R, F> {
         let token = self.clone();
         let invitation = Invitation::new(self.node.clock());
+        let values = value::here();
         move || {
             let guest = Guest::new(token.node.clock());
             drop(invitation);
-            token.enter_as(&guest, f)
+            value::instead(values.as_ref(), || token.enter_as(&guest, f))
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Models of the protocols, run by two checkers on the code that ships.
 //!
 //! **loom** runs a model in every order of two or three threads with at most three preemptions (two, where there are many
-//! steps), and with every value that the
-//! memory orderings allow a load to see: `RUSTFLAGS="--cfg tassel_loom" cargo test --release --lib model`. A wake-up that is
+//! steps), and with every value that the memory orderings allow a load to see: `RUSTFLAGS="--cfg tassel_loom" cargo test --release --lib model`. A wake-up that is
 //! lost shows as a deadlock, an effect that is not ordered before a look as a stale value.
 //!
 //! **shuttle** runs it in some thousand orders, drawn at random and by PCT, which looks for bugs that need few preemptions:
@@ -16,6 +15,7 @@
 //! | `cancel`, `deadline`, `callback` | the tree: what a walk changes, against what is linked meanwhile |
 //! | `count` | the count at a scope's exit, and a cell's two ends |
 //! | `claim`, `join` | who starts, stops and waits for a job |
+//! | `abandon` | calls that may be left behind |
 //! | `sync` | what jobs share: semaphores, locks and their kin |
 //! | `pool` | hand-off of work, growth |
 //! | `scope` | all of it at once, for shuttle alone |
@@ -25,6 +25,7 @@
 //! Time, but for `scope`: elsewhere it stands still, and the alarm is silent. Virtual runs. With loom, what threads keep in
 //! `thread_local!`: its threads share one of the system's.
 
+mod abandon;
 mod callback;
 mod cancel;
 mod claim;

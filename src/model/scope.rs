@@ -13,7 +13,7 @@
 //! | `workers_that_leave_take_no_job_with_them` | a hand-off against a worker whose time is over | `taken_worker_stays_idle` |
 //! | `a_shutdown_waits_for_everybody` | it returns when all threads are gone, and no job is lost | `wait_listed_after_unlock` |
 //!
-//! A mutant is built in with `--cfg tassel_mutant` beside `--cfg tassel_shuttle`, and chosen by `TASSEL_MUTANT`.
+//! A mutant is built in with the cfg of `mutant.rs` beside `--cfg tassel_shuttle`, and chosen by `TASSEL_MUTANT`.
 //!
 //! # Does not know
 //!

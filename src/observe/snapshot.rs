@@ -28,6 +28,7 @@ use crate::{
         job::JobRef,
         open::Scope,
     },
+    wait::abandon,
 };
 use std::{collections::HashMap, fmt, panic::Location, sync::Arc, time::Instant};
 
@@ -85,6 +86,8 @@ pub enum Kind {
     Shield,
     /// A [`cleanup`](crate::region::cleanup). Its state is as that of a region.
     Cleanup,
+    /// A call that was left behind by [`abandon`](fn@crate::abandon), and has not ended.
+    Abandoned,
 }
 
 impl Kind {
@@ -100,6 +103,7 @@ impl Kind {
             Kind::Region => "region",
             Kind::Shield => "shield",
             Kind::Cleanup => "cleanup",
+            Kind::Abandoned => "abandoned call",
         }
     }
 }
@@ -226,12 +230,29 @@ pub(crate) fn at(node: &Arc<Node>) -> Snapshot {
     take(vec![What::At(Arc::clone(node), None)])
 }
 
-/// Takes a picture of all scopes of the process.
+/// Takes a picture of all scopes of the process, and, after them, of the calls that were left behind.
 ///
 /// Regions outside of any scope do not show.
 #[must_use]
 pub fn all() -> Snapshot {
-    take(roots::all().into_iter().map(|root| What::At(root, None)).collect())
+    let mut all = take(roots::all().into_iter().map(|root| What::At(root, None)).collect());
+    all.entries.extend(abandon::left_behind().into_iter().map(|call| Entry {
+        kind: Kind::Abandoned,
+        parent: None,
+        depth: 0,
+        name: call.label.name().to_string(),
+        id: None,
+        state: State::Running,
+        since: Some(call.since),
+        place: call.label.place,
+        waits_at: None,
+        waits_for: None,
+        resource: None,
+        deadline: None,
+        cancelled: call.left,
+        thread: Some(abandon::THREAD.into()),
+    }));
+    all
 }
 
 /// What is still to be looked at.

@@ -93,6 +93,27 @@ fn park_in(run: &Arc<Run>, chair: &Chair, until: Option<Instant>, order: u64, ch
     chair.park_in(&baton, until, order, channel);
 }
 
+/// Keeps the clock of a virtual run from moving while the code here waits for somebody outside of it.
+#[derive(Debug)]
+pub(crate) struct Hold(Clock);
+
+impl Hold {
+    pub(crate) fn new(clock: Clock) -> Self {
+        if let Some(run) = clock.run() {
+            run.hold();
+        }
+        Hold(clock)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.run() {
+            run.release();
+        }
+    }
+}
+
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,6 +10,7 @@
 //! | `guests` | threads that move without the baton, and hold the clock: bound closures on foreign threads, and holders that the kernel showed asleep in a call that was `announced` |
 //! | `invited` | bound closures that are not running yet: they hold the clock, too, but not for ever |
 //! | `outside` | holders that the kernel showed asleep outside the library: they lost the baton, and do not hold the clock |
+//! | `holds` | how many of those who are parked wait for somebody outside the run: they hold the clock |
 //!
 //! # Promises
 //!
@@ -160,6 +161,8 @@ pub(super) struct State {
     pub(super) invited: HashSet<u64>,
     /// Runs within this one, on the thread of its holder: it stands meanwhile.
     pub(super) inner: usize,
+    /// Waits that somebody outside of the run is to end.
+    pub(super) holds: usize,
     /// Threads whose code is in a call of which it was announced that it may sleep outside the library.
     pub(super) announced: HashSet<u64>,
     pub(super) outside: HashSet<u64>,
@@ -216,6 +219,7 @@ impl State {
             guests: HashSet::new(),
             invited: HashSet::new(),
             inner: 0,
+            holds: 0,
             announced: HashSet::new(),
             outside: HashSet::new(),
             threads: HashMap::from([(seat, thread)]),
@@ -379,7 +383,7 @@ impl State {
             if self.ask() {
                 continue;
             }
-            if !self.guests.is_empty() || !self.invited.is_empty() {
+            if !self.guests.is_empty() || !self.invited.is_empty() || self.holds > 0 {
                 self.counts_on_strangers();
                 return then;
             }

@@ -257,6 +257,20 @@ impl Run {
         state.inner = if begins { state.inner + 1 } else { state.inner - 1 };
     }
 
+    /// A wait begins that somebody outside the run is to end: the clock stands until it is [released](Run::release).
+    pub(crate) fn hold(&self) {
+        self.state.lock().holds += 1;
+    }
+
+    /// That wait has ended.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.lock();
+        state.holds -= 1;
+        let then = state.hand_on();
+        drop(state);
+        self.follow(then);
+    }
+
     /// The code of this thread begins a call that may sleep outside the library, and is to hold the clock all the same.
     ///
     /// `false` if that is nothing new.

@@ -29,6 +29,7 @@ use crate::{
     prim::{AtomicU64, Mutex},
     raw::{Held, Home, Kept, Lent, Tally, Tied},
     scope::job::{Facts, Job, JobRef},
+    value::Inherited,
 };
 use slab::Slab;
 use std::{
@@ -168,6 +169,8 @@ pub(crate) struct Core {
     pub(crate) inline: bool,
     /// How many jobs run inline below the body.
     pub(crate) inlined: u32,
+    /// What was bound where it was opened.
+    pub(super) inherited: Inherited,
     /// Of a scope that stands below no other, while it is open.
     listed_root: Mutex<Option<Listed>>,
     pub(super) owner: Arc<Seat>,
@@ -221,6 +224,7 @@ impl Core {
             fail_fast,
             inline,
             inlined,
+            inherited: Inherited::new(),
             listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             spawned: AtomicU64::new(0),

@@ -306,6 +306,7 @@ struct Left<'a>(&'a Tally<Core>);
 impl Drop for Left<'_> {
     fn drop(&mut self) {
         self.0.set_listed(None);
+        self.0.inherited.end();
         self.0.pool.leave_scope(self.0);
     }
 }

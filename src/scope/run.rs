@@ -137,7 +137,7 @@ impl Claimed {
         let line = Line::Seed(&job.seed, &core.ground);
         core.nearest(job).expire();
         let frame = Frame { line, base: &core.node, is_region: false, scope: core.id, inlined, uses: Some(&core.pool) };
-        current::enter(frame, || {
+        let run = || {
             // The look after the claim (D6): a cancel from here on finds a started job.
             // Both nodes: a cancel marks the scope's before a job's own.
             let stopping = core.node.is_stopping() || job.own().is_some_and(|own| own.is_stopping());
@@ -146,7 +146,8 @@ impl Claimed {
             } else {
                 sweep(core, job, self);
             }
-        });
+        };
+        core.inherited.run(|| current::enter(frame, run));
         if let Some(own) = job.own() {
             own.close();
         }

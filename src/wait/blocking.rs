@@ -27,7 +27,8 @@ use std::panic::Location;
 /// and a [snapshot](crate::snapshot) shows the call, with its place. For a call with which that is worth it: it costs some
 /// hundred nanoseconds. Code that computes should not be in it, as more threads than the pool's parallelism would run.
 ///
-/// The call may borrow, and is waited for. Outside any scope this calls `f`, and nothing else.
+/// The call may borrow, and is waited for. One that may hang, and owns what it needs, can be left behind:
+/// [`abandon`](fn@crate::abandon). Outside any scope this calls `f`, and nothing else.
 ///
 /// In virtual time the clock stands while the call runs, and a call that sleeps lets others go on.
 ///

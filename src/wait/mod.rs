@@ -27,6 +27,7 @@
 //! visit. Who needs one of the job's own, to cancel it alone, makes it, and pokes: the waiter moves there before it parks
 //! again. Modelled in `model/claim.rs`, `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle`.
 
+pub(crate) mod abandon;
 pub(crate) mod barrier;
 pub(crate) mod blocking;
 #[cfg(not(any(tassel_loom, tassel_shuttle)))]

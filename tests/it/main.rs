@@ -3,6 +3,7 @@
 //! No test sleeps, and none may hang: each runs in [`guarded`], in [`virtually`], or in a process of its own
 //! ([`child`], whose other half is [`child_side`]). `tidy.rs` checks that.
 
+mod abandon;
 mod blocking;
 mod cancel;
 mod channel;
@@ -32,6 +33,7 @@ mod table_absorb;
 mod table_result;
 mod tidy;
 mod traits;
+mod values;
 mod virtual_time;
 
 use std::{

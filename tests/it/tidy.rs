@@ -11,11 +11,12 @@ use std::{
 };
 
 /// Which floor each module of the library stands on. A file imports from floors below its own, and from its own module.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("mutant", 0),
     ("prim", 0),
     ("raw", 0),
     ("park", 1),
+    ("value", 1),
     ("cancel", 2),
     ("error", 3),
     ("pool", 4),

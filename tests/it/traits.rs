@@ -4,13 +4,14 @@ use crate::guarded;
 use std::{fmt::Debug, hint::black_box, panic::UnwindSafe};
 use tassel::{
     CancelReceiver, CancelToken, Cancelled, ErrorGroup, JobHandle, JobId, JoinError, Leaf, OnCancel, OnFailure,
-    OnPanic, Reason, ReasonKind, Scope, ScopeOptions,
+    OnPanic, Reason, ReasonKind, Scope, ScopeOptions, abandon,
     pool::{BuildError, Pool, PoolBuilder, PoolStats, ShutdownError},
     region::TimedOut,
     scope,
     snapshot::{Entry, Kind, Snapshot, State},
     sync::{Barrier, Condvar, Event, LockError, Mutex, OnceCell, Permit, RwLock, Semaphore},
     testing::Deadlock,
+    value,
 };
 
 fn shared<T: Send + Sync + Debug>() {}
@@ -40,6 +41,10 @@ fn public_types_are_shared_between_threads() {
         shared::<OnceCell<u8>>();
         shared::<LockError>();
         shared::<Permit>();
+        shared::<abandon::Limit>();
+        shared::<abandon::Options>();
+        shared::<abandon::Stats>();
+        shared::<value::Key<std::cell::RefCell<u8>>>();
         shared::<Leaf>();
         shared::<Snapshot>();
         shared::<Entry>();
