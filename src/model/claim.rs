@@ -6,6 +6,7 @@
 //! | `a_job_cancelled_by_its_handle_starts_or_is_dropped` | the same for a cancel of the job's own node | as above |
 //! | `a_timeout_in_the_queue_is_on_record_when_the_scope_ends` | whoever decides records before anybody counts the job out | a record after the lock is let go |
 //! | `a_joiner_is_told_of_the_end` | outcome and joiners change under one lock | joiners taken before the outcome is there |
+//! | `a_joiner_is_told_of_a_drop` | the same where a cancel drops the job | as above |
 //! | `a_job_that_waits_at_its_scope_s_node_is_stopped_by_its_handle` | who makes a job its own node tells the waiter | a node that is made in silence |
 //!
 //! # Does not know
@@ -39,9 +40,21 @@ enum Stop {
     Not,
 }
 
+/// Who of the three is there at once. All three take loom minutes, so that is left to shuttle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cast {
+    All,
+    /// The owner joins the job when the others have done their part.
+    LateJoiner,
+    /// The owner runs the job itself, when it has joined it.
+    LateRunner,
+}
+
+const ALL: Cast = if cfg!(tassel_loom) { Cast::LateJoiner } else { Cast::All };
+
 /// One thread claims and runs the only job, another stops it, the scope's owner waits as a joiner (but for
 /// [`Stop::Timeout`]), then for the count.
-fn claim_against(stop: Stop) {
+fn claim_against(stop: Stop, cast: Cast) {
     let chair = Chair::new();
     let node = node(None, None);
     let pool = Pool::builder().parallelism(1).build().unwrap();
@@ -64,7 +77,7 @@ fn claim_against(stop: Stop) {
     let mut job = None;
     let (ran, captures) = (Plain::default(), Plain::default());
     let mut threads = Vec::new();
-    let mut dropped = None;
+    let (mut stopper, mut dropped) = (None, false);
     let mut joined = None;
     let result = tether::<Bare<Core>, _, _>(
         &core,
@@ -81,11 +94,14 @@ fn claim_against(stop: Stop) {
             let job = job.insert(tied.shared().clone());
             let claimed = core.claim_new(tied).unwrap();
             let runs_in = Arc::clone(&core);
-            threads.push(thread::spawn(move || runs_in.leave(claimed.run(&runs_in, false).unwrap())));
+            let mut run = Some(move || runs_in.leave(claimed.run(&runs_in, false).unwrap()));
+            if cast != Cast::LateRunner {
+                threads.extend(run.take().map(thread::spawn));
+            }
             if stop != Stop::Not {
                 let (job, node, core) = (job.clone(), Arc::clone(&node), Arc::clone(&core));
                 let ground = Arc::clone(&ground);
-                dropped = Some(thread::spawn(move || {
+                stopper = Some(thread::spawn(move || {
                     match stop {
                         Stop::Scope => cancel(&node),
                         Stop::Timeout => cancel_as(ReasonKind::Deadline, job.seed.strand(&ground).node()),
@@ -102,6 +118,12 @@ fn claim_against(stop: Stop) {
             if stop == Stop::Timeout {
                 return; // a joiner would wait until it is on record
             }
+            if cast == Cast::LateJoiner {
+                for thread in threads.drain(..) {
+                    thread.join().unwrap();
+                }
+                dropped = stopper.take().is_some_and(|thread| thread.join().unwrap());
+            }
             joined = Some(loop {
                 job.add_joiner(chair.seat());
                 if let Some(outcome) = job.outcome() {
@@ -109,6 +131,9 @@ fn claim_against(stop: Stop) {
                 }
                 chair.park(None);
             });
+            if let Some(run) = run {
+                run();
+            }
         },
         drop,
         || {
@@ -124,7 +149,7 @@ fn claim_against(stop: Stop) {
     let failed = core.take_leaf(job.id()).is_some();
     let ran = ran.seen();
     assert_eq!(captures.seen(), ran + 1);
-    let dropped = dropped.is_some_and(|thread| thread.join().unwrap());
+    dropped |= stopper.is_some_and(|thread: thread::JoinHandle<bool>| thread.join().unwrap());
     for thread in threads {
         thread.join().unwrap();
     }
@@ -142,22 +167,28 @@ fn claim_against(stop: Stop) {
 
 #[test]
 fn a_claimed_job_starts_or_is_dropped() {
-    check_with(2, || claim_against(Stop::Scope));
+    check(|| claim_against(Stop::Scope, ALL));
 }
 
 #[test]
 fn a_job_cancelled_by_its_handle_starts_or_is_dropped() {
-    check_with(2, || claim_against(Stop::Handle));
+    check(|| claim_against(Stop::Handle, ALL));
 }
 
 #[test]
 fn a_timeout_in_the_queue_is_on_record_when_the_scope_ends() {
-    check(|| claim_against(Stop::Timeout));
+    // Three threads: with one preemption more it takes minutes.
+    check_with(2, || claim_against(Stop::Timeout, Cast::All));
 }
 
 #[test]
 fn a_joiner_is_told_of_the_end() {
-    check(|| claim_against(Stop::Not));
+    check(|| claim_against(Stop::Not, Cast::All));
+}
+
+#[test]
+fn a_joiner_is_told_of_a_drop() {
+    check(|| claim_against(Stop::Scope, Cast::LateRunner));
 }
 
 #[test]
