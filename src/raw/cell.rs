@@ -191,8 +191,9 @@ where
             Ok(value) => value,
             Err(error) => return Some(Ended::Failed(error)),
         };
-        // Spares the way through the cell; what decides is `publish`.
-        if self.head.word.load(Ordering::Relaxed) & LEFT != 0 {
+        // That the reader has left spares the way through the cell; what decides is `publish`. If that was called by the closure
+        // itself, the content is no more ours.
+        if self.head.word.load(Ordering::Relaxed) & (LEFT | FILLED) != 0 {
             return Some(match try_drop(value) {
                 Ok(()) => Ended::Value,
                 Err(payload) => Ended::DropPanicked(payload),

@@ -111,11 +111,14 @@ impl<'a, H: Home> Held<'a, H> {
     /// Promise 4: `self` borrows the tally from elsewhere, as both halves are moved.
     #[inline]
     pub(crate) fn give_back<S, E>(&mut self, kept: Kept<H, S, E>, lent: Lent<S, E>) -> Shared<S, E> {
-        let Tied { writer, count } = kept.whole(lent);
-        assert!(ptr::eq(self.tally, count.0), "a closure comes back to the tally that it was tied to");
+        let tied = kept.whole(lent);
+        assert!(ptr::eq(self.tally, tied.count.0), "a closure comes back to the tally that it was tied to");
+        let Tied { writer, count } = tied;
+        // Before the count is lowered: if it was not spent, it is now.
+        let shared = writer.end();
         mem::forget(count);
         self.lower();
-        writer.end()
+        shared
     }
 
     #[inline]
@@ -409,4 +412,131 @@ pub(crate) fn tether<'env, F: Face, R, Q>(
     }
     mem::forget(guard);
     result
+}
+
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
+mod tests {
+    use super::*;
+    use std::{cell::RefCell, rc::Rc, sync::atomic::AtomicU32};
+
+    struct Quiet;
+
+    impl Home for Quiet {
+        type Held = ();
+
+        fn all_home(&self) {}
+    }
+
+    struct Bare;
+
+    impl Face for Bare {
+        type Home = Quiet;
+        type Of<'t, 'env>
+            = Tether<'t, 'env, Quiet>
+        where
+            'env: 't;
+
+        fn wrap<'t, 'env>(tether: Tether<'t, 'env, Quiet>) -> Tether<'t, 'env, Quiet> {
+            tether
+        }
+    }
+
+    /// A capture or a value that counts how often it was dropped, and sees that the frame is open.
+    struct Borrows<'a>(&'a AtomicU32, &'a Tally<Quiet>);
+
+    impl Drop for Borrows<'_> {
+        fn drop(&mut self) {
+            assert_ne!(self.1.live(), 0, "the frame may be gone");
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn tally() -> Arc<Tally<Quiet>> {
+        Tally::new_cyclic((), |_| Quiet)
+    }
+
+    fn is_all_home(result: &thread::Result<thread::Result<()>>) -> bool {
+        matches!(result, Ok(Ok(())))
+    }
+
+    #[test]
+    fn what_is_given_back_before_it_was_spent_is_dropped_while_the_frame_is_open() {
+        let (tally, drops) = (tally(), AtomicU32::new(0));
+        let result = tether::<Bare, _, _>(
+            &tally,
+            |frame| {
+                let capture = Borrows(&drops, &tally);
+                let work = move || {
+                    let _ = &capture;
+                    Ok::<(), ()>(())
+                };
+                let (tied, _reader) = frame.0.tie((), work, |(), tied| tied);
+                let (lent, kept) = tied.lend();
+                let shared = tally.lock().give_back(kept, lent);
+                drop(shared);
+            },
+            |ended| ended,
+            || (),
+        );
+        assert!(is_all_home(&result));
+        assert_eq!(drops.into_inner(), 1);
+    }
+
+    #[test]
+    fn what_is_given_back_to_another_tally_is_dropped_while_the_frame_is_open() {
+        let (mine, other, drops) = (tally(), tally(), AtomicU32::new(0));
+        let result = tether::<Bare, _, _>(
+            &mine,
+            |frame| {
+                let capture = Borrows(&drops, &mine);
+                let work = move || {
+                    let _ = &capture;
+                    Ok::<(), ()>(())
+                };
+                let (tied, _reader) = frame.0.tie((), work, |(), tied| tied);
+                let (lent, kept) = tied.lend();
+                let refused = catch_unwind(AssertUnwindSafe(|| drop(other.lock().give_back(kept, lent))));
+                assert!(refused.is_err());
+            },
+            |ended| ended,
+            || (),
+        );
+        assert!(is_all_home(&result));
+        assert_eq!((drops.into_inner(), mine.live()), (1, 0));
+    }
+
+    #[test]
+    fn a_value_of_a_closure_that_publishes_itself_is_dropped_while_the_frame_is_open() {
+        thread_local! {
+            static LENT: RefCell<Option<Rc<Lent<(), ()>>>> = const { RefCell::new(None) };
+        }
+        let (tally, drops) = (tally(), AtomicU32::new(0));
+        let mut shared = None;
+        let result = tether::<Bare, _, _>(
+            &tally,
+            |frame| {
+                let work = || {
+                    let lent = LENT.with(|lent| lent.borrow().clone()).unwrap();
+                    assert!(matches!(lent.publish(1), Ok(0)));
+                    Ok::<_, ()>(Borrows(&drops, &tally))
+                };
+                let (tied, reader) = frame.0.tie((), work, |(), tied| tied);
+                shared = Some(tied.shared().clone());
+                let (lent, kept) = tied.lend();
+                let lent = Rc::new(lent);
+                LENT.set(Some(Rc::clone(&lent)));
+                assert!(matches!(lent.run(), Some(Ended::Value)));
+                LENT.take();
+                // Nobody takes it: a value that is there would be dropped with the cell.
+                mem::forget(reader);
+                lent.spend();
+                drop(tally.lock().give_back(kept, Rc::into_inner(lent).unwrap()));
+            },
+            |ended| ended,
+            || (),
+        );
+        assert!(is_all_home(&result));
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        drop(shared);
+    }
 }
