@@ -171,7 +171,7 @@ impl Layer for Values {
 }
 
 #[cfg(not(tassel_loom))]
-thread_local! {
+crate::prim::thread_local! {
     static VALUES: Stack<Values> = const { Stack::new() };
 }
 

@@ -502,7 +502,7 @@ impl Drop for Permit {
     }
 }
 
-#[cfg(all(test, not(tassel_loom)))]
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
     use super::*;
     use crate::{
