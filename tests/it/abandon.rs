@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tassel::{
-    CancelToken, Scope, abandon,
+    CancelToken, Cancelled, Scope, abandon,
     abandon::{Limit, Options, stats},
     checkpoint, is_cancelled, now,
     pool::Pool,
@@ -33,10 +33,32 @@ const SHORT: Duration = Duration::from_millis(2);
 /// More than there is.
 const TOO_MUCH: usize = 1 << 60;
 
-/// A call that hangs until its other end is dropped or sends something, and then returns that.
-fn hung<T: Send + 'static>() -> (Sender<T>, impl FnOnce() -> Option<T> + Send + 'static) {
-    let (send, receive): (Sender<T>, Receiver<T>) = mpsc::channel();
-    (send, move || receive.recv().ok())
+/// The other end of a call that hangs.
+struct Hung<T> {
+    begun: Receiver<()>,
+    goes_on: Sender<T>,
+}
+
+/// A call that hangs until its other end sends something, which it returns, or is dropped.
+fn hung<T: Send + 'static>() -> (Hung<T>, impl FnOnce() -> Option<T> + Send + 'static) {
+    let (begins, begun) = mpsc::channel();
+    let (goes_on, receive) = mpsc::channel();
+    let call = move || {
+        let _ = begins.send(());
+        receive.recv().ok()
+    };
+    (Hung { begun, goes_on }, call)
+}
+
+/// Makes a call on a thread of its own, and stops it once the call, whose other end that is, has begun.
+fn leave_behind<T: Send, U>(hung: &Hung<U>, call: impl FnOnce() -> Result<T, Cancelled> + Send) {
+    let token = CancelToken::new();
+    thread::scope(|threads| {
+        let waits = threads.spawn(|| token.enter(call));
+        hung.begun.recv().unwrap();
+        token.cancel();
+        assert!(waits.join().unwrap().is_err());
+    });
 }
 
 fn until(is_so: impl Fn() -> bool) {
@@ -100,16 +122,16 @@ fn a_cancelled_place_does_not_make_the_call() {
 fn a_cancel_leaves_the_call_behind_and_its_permit_is_held_to_its_end() {
     guarded(|| {
         let limit = Limit::new(1);
-        let (goes_on, call) = hung::<u8>();
+        let (other, call) = hung::<u8>();
         let done = scope(|s| {
             s.job("a").spawn(|| Ok(Options::new().limit(&limit).call(call).map(drop)?));
-            until_one_waits(s, "abandon");
+            other.begun.recv()?;
             s.cancel();
             Ok(())
         });
         assert!(done.is_ok(), "everybody is home");
         assert_eq!(limit.running(), 1);
-        goes_on.send(7).unwrap();
+        other.goes_on.send(7).unwrap();
         until(|| limit.running() == 0);
     });
 }
@@ -134,14 +156,14 @@ fn a_result_that_nobody_waits_for_is_dropped_by_the_call_s_own_thread_before_it_
     guarded(|| {
         let limit = Limit::new(3);
         let (send, says) = mpsc::channel();
-        let (goes_on, call) = hung::<Says>();
+        let (other, call) = hung::<Says>();
         let captured = Says("captured", send.clone(), limit.clone());
         let call = move || {
             let _captured = captured;
             call()
         };
-        assert!(move_on_after(SHORT, || Ok(Options::new().limit(&limit).call(call)?)).unwrap().is_none());
-        goes_on.send(Says("result", send, limit.clone())).unwrap();
+        leave_behind(&other, || Options::new().limit(&limit).call(call));
+        other.goes_on.send(Says("result", send, limit.clone())).unwrap();
         let told: Vec<_> = says.iter().collect();
         let thread = Some("tassel-abandon".to_owned());
         assert_eq!(told, [("captured", thread.clone(), 1), ("result", thread, 1)]);
@@ -184,26 +206,29 @@ fn counted() {
     }
     static BAD: Key<Arc<Bad>> = Key::new();
     child_side(|| {
-        let leave = |f: Box<dyn FnOnce() -> Bad + Send>| {
-            let (goes_on, call) = hung::<()>();
+        let leave_with = |bad: Option<Arc<Bad>>, f: Box<dyn FnOnce() -> Bad + Send>| {
+            let (other, call) = hung::<()>();
             let call = move || {
                 call();
                 f()
             };
-            assert!(move_on_after(SHORT, || Ok(abandon(call)?)).unwrap().is_none());
+            leave_behind(&other, || match bad {
+                Some(bad) => value::with(&BAD, bad, || abandon(call)),
+                None => abandon(call),
+            });
             let before = stats();
             assert_eq!((before.running, before.abandoned), (1, 1));
-            drop(goes_on);
+            drop(other);
             until(|| stats().running == 0);
             stats().panicked
         };
+        let leave = |f| leave_with(None, f);
         assert_eq!(leave(Box::new(|| Bad(0))), 0);
         assert_eq!(leave(Box::new(|| panic!("left behind"))), 1);
         assert_eq!(leave(Box::new(|| panic_any(Bad(1)))), 2);
         assert_eq!(leave(Box::new(|| Bad(2))), 3);
         // A value that was bound around it, and dies with it.
-        let last = value::with(&BAD, Arc::new(Bad(0)), || leave(Box::new(|| Bad(0))));
-        assert_eq!(last, 3);
+        assert_eq!(leave_with(Some(Arc::new(Bad(1))), Box::new(|| Bad(0))), 4);
         let all = stats();
         assert_eq!((all.running, all.abandoned, all.left, all.refused), (0, 0, 5, 0));
         // Whose panic somebody takes is not counted.
@@ -217,8 +242,8 @@ fn counted() {
 fn where_calls_hang_further_ones_wait_for_a_permit_and_can_be_stopped() {
     guarded(|| {
         let limit = Limit::new(1);
-        let (goes_on, call) = hung::<u8>();
-        assert!(move_on_after(SHORT, || Ok(Options::new().limit(&limit).call(call)?)).unwrap().is_none());
+        let (other, call) = hung::<u8>();
+        leave_behind(&other, || Options::new().limit(&limit).call(call));
         let ran = Arc::new(AtomicBool::new(false));
         let call = |limit: &Limit| {
             let ran = Arc::clone(&ran);
@@ -238,7 +263,7 @@ fn where_calls_hang_further_ones_wait_for_a_permit_and_can_be_stopped() {
         scope(|s| {
             s.job("c").spawn(|| Ok(call(&limit)?));
             until_one_waits(s, "abandon limit");
-            goes_on.send(7)?;
+            other.goes_on.send(7)?;
             Ok(())
         })
         .unwrap();
@@ -330,18 +355,18 @@ fn neither_a_pool_nor_a_scope_waits_for_a_call_that_was_left_behind() {
     guarded(|| {
         let pool = Pool::builder().parallelism(1).build().unwrap();
         let limit = Limit::new(1);
-        let (goes_on, call) = hung::<u8>();
+        let (other, call) = hung::<u8>();
         let done = named("s").pool(&pool).open(|s| {
             let job = s.job("a").own_thread().spawn(|| Ok(Options::new().limit(&limit).call(call).map(drop)?));
-            until_one_waits(s, "abandon");
-            until(|| pool.stats().blocked == 1); // it shows what it waits for, then tells the pool
+            other.begun.recv()?;
+            until(|| pool.stats().blocked == 1);
             job.cancel();
             Ok(())
         });
         assert!(done.is_ok());
         pool.shutdown().unwrap();
         assert_eq!((pool.stats().workers, limit.running()), (0, 1));
-        drop(goes_on);
+        drop(other);
         until(|| limit.running() == 0);
     });
 }
@@ -427,11 +452,12 @@ fn a_picture_shows_who_waits_and_then_what_was_left_behind() {
 #[ignore = "a child process of `a_picture_shows_who_waits_and_then_what_was_left_behind`"]
 fn drawn() {
     child_side(|| {
-        let (goes_on, call) = hung::<()>();
+        let (other, call) = hung::<()>();
         let (also, unnamed) = hung::<()>();
         let line = line!() + 2;
         let done = scope(|s| {
             s.job("a").spawn(|| Ok(Options::new().name("look-up").call(call).map(drop)?));
+            other.begun.recv()?;
             until_one_waits(s, "abandon");
             let picture = snapshot::of(s);
             let job = picture.jobs().next().unwrap();
@@ -443,7 +469,7 @@ fn drawn() {
         });
         assert!(done.is_ok());
         let second = line!() + 1;
-        assert!(move_on_after(SHORT, || Ok(abandon(unnamed)?)).unwrap().is_none());
+        leave_behind(&also, || abandon(unnamed));
         let picture = snapshot::all();
         let lines: Vec<_> = picture.to_string().lines().map(str::to_owned).collect();
         let file = file!();
@@ -456,7 +482,7 @@ fn drawn() {
             (Kind::Abandoned, "look-up", "abandoned call")
         );
         assert!(first.since.is_some_and(|since| since <= picture.taken));
-        drop((goes_on, also));
+        drop((other, also));
         until(|| snapshot::all().entries.is_empty());
     });
 }
@@ -475,16 +501,16 @@ fn forked() {
     use fork::{Fork, fork, waitpid};
     child_side(|| {
         let limit = Limit::new(1);
-        let (goes_on, call) = hung::<()>();
-        assert!(move_on_after(SHORT, || Ok(Options::new().limit(&limit).call(call)?)).unwrap().is_none());
+        let (other, call) = hung::<()>();
+        leave_behind(&other, || Options::new().limit(&limit).call(call));
         let looks = || {
             assert_eq!((limit.running(), stats().running, stats().left), (0, 0, 0));
             assert!(snapshot::all().entries.is_empty());
             assert_eq!(Options::new().limit(&limit).call(|| 7).unwrap(), 7);
-            let (goes_on, call) = hung::<()>();
-            assert!(move_on_after(SHORT, || Ok(Options::new().limit(&limit).call(call)?)).unwrap().is_none());
+            let (other, call) = hung::<()>();
+            leave_behind(&other, || Options::new().limit(&limit).call(call));
             assert_eq!((limit.running(), stats().abandoned), (1, 1));
-            drop(goes_on);
+            drop(other);
             until(|| limit.running() == 0);
         };
         match fork().unwrap() {
@@ -492,7 +518,7 @@ fn forked() {
             Fork::Parent(pid) => assert_eq!(waitpid(pid).unwrap(), 0),
         }
         assert_eq!((limit.running(), stats().abandoned), (1, 1));
-        drop(goes_on);
+        drop(other);
         until(|| limit.running() == 0);
     });
 }

@@ -163,6 +163,7 @@ fn a_value_is_dropped_with_its_closure_whatever_became_of_the_jobs() {
         let group = value::with(&ALIVE, Counted::new(&alive), || {
             scope(|s| {
                 kept = Some(s.token());
+                std::mem::forget(s.spawn(|| Ok(7)));
                 s.job("inner").spawn(|| {
                     value::with(&ALIVE, Counted::new(&alive), || sleep(Duration::MAX))?;
                     Ok(())
@@ -174,7 +175,11 @@ fn a_value_is_dropped_with_its_closure_whatever_became_of_the_jobs() {
                 Ok(())
             })
         });
-        assert_eq!((group.unwrap_err().len(), count()), (1, 0), "a token holds no values");
+        assert_eq!(
+            (group.unwrap_err().len(), count()),
+            (1, 0),
+            "neither a token nor a handle that was leaked holds values"
+        );
         assert!(kept.is_some_and(|token| token.is_cancelled()));
         let thrown =
             catch_unwind(AssertUnwindSafe(|| value::with(&ALIVE, Counted::new(&alive), || panic!("on purpose"))));
