@@ -232,3 +232,28 @@ impl Inherited {
         }
     }
 }
+
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::{scope::open::scope, wait::given::soon};
+
+    // S70:
+    #[test]
+    fn a_scope_that_is_over_holds_no_values_whoever_holds_it() {
+        static ALIVE: Key<Arc<()>> = Key::new();
+        soon(|| {
+            let alive = Arc::new(());
+            let mut late = None;
+            let done = with(&ALIVE, Arc::clone(&alive), || {
+                scope(|s| {
+                    // As a worker does, or a picture, that comes for it too late.
+                    late = Some(Arc::clone(s.core()));
+                    Ok(s.spawn(|| Ok(ALIVE.get().is_some())).join()?)
+                })
+            });
+            assert!(matches!(done, Ok(true)) && late.is_some());
+            assert_eq!(Arc::strong_count(&alive), 1);
+        });
+    }
+}
