@@ -26,7 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Says, for the n-th start of a thread, whether to refuse it. For tests.
@@ -113,6 +113,8 @@ pub(super) struct Listed {
     pub(super) mark: u64,
     /// The number of the job that stood first then.
     pub(super) front: u64,
+    /// The look since which those who spawn into it do so fast that they are left alone.
+    pub(super) alone: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -237,7 +239,7 @@ impl State {
     /// Puts a source at the end of the list. It has noted that it is there.
     pub(super) fn put(&mut self, source: Arc<dyn Source>) {
         self.listings = self.listings.wrapping_add(1);
-        self.listed.push_back(Listed { source, mark: 0, front: u64::MAX });
+        self.listed.push_back(Listed { source, mark: 0, front: u64::MAX, alone: None });
     }
 
     /// Unlists sources that have no queued jobs; the caller drops them after unlocking.

@@ -7,7 +7,7 @@
 //!
 //! | at a look | then |
 //! |---|---|
-//! | a job has stood in a queue since the last look, and there is a place | a worker is called |
+//! | a job has stood in a queue since the last look, and there is a place | a worker is called, unless jobs come so fast that who spawns them is left alone, for a millisecond |
 //! | it has, and there is no place | the kernel is asked which workers sleep |
 //! | one sleeps at two looks running | it is blocked, *unseen*: its place is given to another, until it is seen awake |
 //! | workers are found blocked, look after look | more are called at a time: 1, 2, 4 .. 32 |
@@ -63,7 +63,8 @@ const STEADY: Duration = Duration::from_micros(250);
 /// After so many such looks. A look takes some 10 us of CPU, most of it the kernel's.
 const STEADY_AFTER: u32 = 32;
 
-/// For how long, about, a thread that does nothing but spawn is left alone. Then the jobs themselves may be long.
+/// For how long a thread that does nothing but spawn is left alone, from the first look at it. Then the jobs themselves may be
+/// long.
 const LEFT_ALONE: Duration = Duration::from_millis(1);
 
 /// How seldom looks come, at most, while anything is listed.
@@ -159,7 +160,7 @@ type Subjects = Vec<(Arc<Post>, u64)>;
 
 impl State {
     /// Looks at the queues of what is listed, and takes sources out that have none, for the caller to drop after unlocking.
-    fn survey(&mut self, done: &mut Vec<Arc<dyn Source>>) -> Queues {
+    fn survey(&mut self, now: Instant, done: &mut Vec<Arc<dyn Source>>) -> Queues {
         let mut queues = Queues::default();
         // Two looks are further apart than the interval says. Of jobs that are this short, one thread does more alone.
         let many = u64::try_from(2 * self.sight.interval.as_micros()).unwrap_or(u64::MAX);
@@ -174,8 +175,9 @@ impl State {
                 if let Some((first, last)) = listed.source.line() {
                     let (started, spawned) = (first.saturating_sub(listed.front), last.saturating_sub(listed.mark));
                     // Whoever spawns so fast is left alone, too: a worker would fight for the queue's lock. But not for long.
-                    let spawns = spawned >= many && self.sight.interval < LEFT_ALONE;
-                    queues.old |= first <= listed.mark && started < many && !spawns;
+                    listed.alone = (spawned >= many).then(|| listed.alone.unwrap_or(now));
+                    let alone = listed.alone.is_some_and(|since| now.saturating_duration_since(since) < LEFT_ALONE);
+                    queues.old |= first <= listed.mark && started < many && !alone;
                     queues.new |= first > listed.mark;
                     (listed.mark, listed.front) = (last, first);
                 }
@@ -378,7 +380,7 @@ impl PoolCore {
     pub(crate) fn look(self: &Arc<Self>, now: Instant, asleep: impl Fn(&Path) -> Option<bool>) {
         let mut done = Vec::new();
         let mut state = self.lock();
-        let queues = state.survey(&mut done);
+        let queues = state.survey(now, &mut done);
         let listings = state.listings;
         let listed = mem::replace(&mut state.sight.listings, listings) != listings;
         let mut seen = Seen::default();
@@ -588,7 +590,7 @@ mod tests {
 
     /// A look at which the kernel says so of each; returns how many workers are called.
     fn look(state: &mut State, source: &Fake, asleep: impl Fn(usize) -> bool) -> usize {
-        let old = state.survey(&mut Vec::new()).old;
+        let old = state.survey(Instant::now(), &mut Vec::new()).old;
         let subjects = state.subjects();
         let said: Vec<_> = (0..subjects.len()).map(|at| Some(asleep(at))).collect();
         state.note(&subjects, &said);
@@ -643,6 +645,21 @@ mod tests {
         state.sight.step = MOST;
         let called: usize = (0..3).map(|_| look(&mut state, &source, |_| true)).sum();
         assert_eq!(called, 3);
+    }
+
+    /// However often others have the looks come.
+    #[test]
+    fn who_does_nothing_but_spawn_is_left_alone_for_a_while_only() {
+        let (mut state, source) = full(1);
+        let began = Instant::now();
+        let mut is_old = |after: Duration| {
+            (0..1000).for_each(|_| source.push(|| ()));
+            state.sight.interval = SHORT;
+            state.survey(began + after, &mut Vec::new()).old
+        };
+        assert!(!is_old(Duration::ZERO), "the first look");
+        assert!(!is_old(SHORT) && !is_old(LEFT_ALONE / 2));
+        assert!(is_old(SHORT + LEFT_ALONE) && is_old(2 * LEFT_ALONE));
     }
 
     #[test]

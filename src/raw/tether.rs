@@ -215,8 +215,8 @@ impl<'t, H: Home> Tether<'t, '_, H> {
         //   older than the call of `tether` (`'env`), or is the face in its frame.
         // * The writer is gone before `tether` returns. A `Tether` comes from `tether` alone, whose frame is open while
         //   there is a `&'t Tether`; here it is an argument, and nothing but a `Tied` leaves with the writer. The count that
-        //   the frame waits for is raised before there is one; `Tied` and `Spent` lower it only after the content was dropped
-        //   (`Spent` comes from a writer that has dropped it; a `Tied`'s fields drop in that order, and nothing else takes a
+        //   the frame waits for is raised before there is one; it is lowered only after the content was dropped
+        //   (a `Tied`'s fields drop in that order; `give_back`, the other way down, ends the writer first; nothing else takes a
         //   `Count`); `tether` does not return while the count is up, and aborts the process if anything unwinds through it.
         let (writer, reader) = unsafe { cell(shared, closure) };
         let mut held = self.tally.lock();
