@@ -90,7 +90,7 @@ fn the_owner_sees_everything_of_what_was_given_back() {
 
 #[test]
 fn the_owner_sees_everything_of_what_was_swept() {
-    check(|| counted_out(|_, tied| tied.discard().unwrap()));
+    check(|| counted_out(|_, tied| tied.try_discard().unwrap()));
 }
 
 /// One closure is run and dropped, the other only dropped, in that way.

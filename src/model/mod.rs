@@ -46,7 +46,7 @@ use crate::{
     },
     park::clock::Clock,
     prim::{self, AtomicUsize, Ordering},
-    raw::{Face, Home, Tether},
+    raw::given::Bare,
 };
 use std::{panic::Location, sync::Arc};
 
@@ -152,21 +152,6 @@ impl Plain {
 
     fn seen(&self) -> usize {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// No face: the tether itself.
-struct Bare<H: Home>(std::marker::PhantomData<H>);
-
-impl<H: Home> Face for Bare<H> {
-    type Home = H;
-    type Of<'t, 'env>
-        = Tether<'t, 'env, H>
-    where
-        'env: 't;
-
-    fn wrap<'t, 'env>(tether: Tether<'t, 'env, H>) -> Tether<'t, 'env, H> {
-        tether
     }
 }
 

@@ -268,7 +268,7 @@ where
 }
 
 /// The end that runs the closure. Dropping it drops the closure.
-pub(super) struct Writer<S: 'static, E: 'static> {
+pub(crate) struct Writer<S: 'static, E: 'static> {
     shared: Shared<S, E>,
     /// One thread at a time: not `Sync`.
     alone: PhantomData<std::cell::Cell<()>>,
@@ -277,19 +277,19 @@ pub(super) struct Writer<S: 'static, E: 'static> {
 impl<S, E> Writer<S, E> {
     /// Calls the closure, if it is there. Its captures are gone when this returns. A value is for nobody yet.
     #[inline]
-    pub(super) fn run(&self) -> Option<Ended<E>> {
+    pub(crate) fn run(&self) -> Option<Ended<E>> {
         // SAFETY: this is the one writer, on one thread. Of two calls, one inside the other, the inner one finds nothing.
         unsafe { self.shared.cell().run() }
     }
 
     /// Drops the closure, or a value that was not published; its panic passes.
-    pub(super) fn discard(&self) {
+    fn discard(&self) {
         // SAFETY: as in `run`.
         unsafe { self.shared.cell().discard() }
     }
 
     /// Drops the closure, if it is there, and returns the panic of a capture's `Drop`.
-    pub(super) fn try_discard(&self) -> Result<(), Box<dyn Any + Send>> {
+    pub(crate) fn try_discard(&self) -> Result<(), Box<dyn Any + Send>> {
         catch_unwind(AssertUnwindSafe(|| self.discard()))
     }
 
@@ -298,7 +298,7 @@ impl<S, E> Writer<S, E> {
     ///
     /// Once; after that it only sets the state.
     #[inline]
-    pub(super) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
+    pub(crate) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
         if self.is_filled() {
             return Ok(self.shared.set_state(|_| Some(state)).unwrap_or_else(|before| before));
         }
@@ -306,7 +306,9 @@ impl<S, E> Writer<S, E> {
         unsafe { self.shared.cell().publish(state) }
     }
 
-    pub(super) fn shared(&self) -> &Shared<S, E> {
+    /// The cell's head.
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared<S, E> {
         &self.shared
     }
 
@@ -318,7 +320,7 @@ impl<S, E> Writer<S, E> {
 
     /// Drops what is there and not published.
     #[inline]
-    pub(super) fn spend(&self) {
+    pub(crate) fn spend(&self) {
         if !self.is_filled() {
             self.discard();
         }

@@ -16,4 +16,6 @@ pub(crate) use cell::{Ended, Head, Reader, Shared};
 #[cfg(not(tassel_shuttle))]
 pub(crate) use fork::{PerProcess, generation};
 pub(crate) use stack::{Layer, Stack};
+#[cfg(all(test, any(tassel_loom, tassel_shuttle)))]
+pub(crate) use tether::given;
 pub(crate) use tether::{Face, Held, Home, Kept, Lent, Tally, Tether, Tied, tether};

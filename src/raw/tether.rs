@@ -25,10 +25,9 @@
 
 use crate::{
     prim::{AtomicUsize, Mutex, MutexGuard, Ordering},
-    raw::cell::{Ended, Reader, Shared, Writer, cell},
+    raw::cell::{Reader, Shared, Writer, cell},
 };
 use std::{
-    any::Any,
     fmt,
     marker::PhantomData,
     mem::{self, ManuallyDrop},
@@ -105,7 +104,7 @@ impl<H: Home> Drop for Tells<'_, H> {
 }
 
 impl<'a, H: Home> Held<'a, H> {
-    /// Lowers the count for a closure that is [spent](Lent::spend), whose halves these are. Gives back what went with it, to be
+    /// Lowers the count for a closure that is [spent](Writer::spend), whose halves these are. Gives back what went with it, to be
     /// dropped without the lock.
     ///
     /// Promise 4: `self` borrows the tally from elsewhere, as both halves are moved.
@@ -114,6 +113,7 @@ impl<'a, H: Home> Held<'a, H> {
         let tied = kept.whole(lent);
         assert!(ptr::eq(self.tally, tied.count.0), "a closure comes back to the tally that it was tied to");
         let Tied { writer, count } = tied;
+        mutant!("count_before_captures" => mem::forget(count); self.lower(); return writer.end());
         // Before the count is lowered: if it was not spent, it is now.
         let shared = writer.end();
         mem::forget(count);
@@ -269,7 +269,7 @@ impl<H: Home> Drop for Count<H> {
     }
 }
 
-/// A closure that holds its frame open. Dropping it unrun drops the closure, then lets the frame go, under the tally's lock.
+/// A [`Writer`] that holds its frame open. Dropping it unrun drops the closure, then lets the frame go, under the tally's lock.
 ///
 /// Subtle: fields drop in the order they stand, the closure before the count.
 pub(crate) struct Tied<H: Home, S: 'static, E: 'static> {
@@ -289,16 +289,6 @@ impl<H: Home, S, E> Tied<H, S, E> {
         self.count.tally()
     }
 
-    /// What goes with the closure.
-    pub(crate) fn shared(&self) -> &Shared<S, E> {
-        self.writer.shared()
-    }
-
-    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open.
-    pub(crate) fn run(&self) -> Option<Ended<E>> {
-        self.writer.run()
-    }
-
     /// Parts it.
     #[inline]
     pub(crate) fn lend(self) -> (Lent<S, E>, Kept<H, S, E>) {
@@ -306,11 +296,14 @@ impl<H: Home, S, E> Tied<H, S, E> {
         let writer = unsafe { ptr::read(&raw const self.writer) };
         (Lent(ManuallyDrop::new(writer)), Kept(ManuallyDrop::new(self)))
     }
+}
 
-    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open.
-    pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
-        mutant!("count_before_captures" => drop(Count(self.count.0)));
-        self.writer.try_discard()
+impl<H: Home, S, E> Deref for Tied<H, S, E> {
+    type Target = Writer<S, E>;
+
+    #[inline]
+    fn deref(&self) -> &Writer<S, E> {
+        &self.writer
     }
 }
 
@@ -326,35 +319,12 @@ impl<S, E> fmt::Debug for Lent<S, E> {
     }
 }
 
-impl<S, E> Lent<S, E> {
-    /// What goes with the closure.
-    #[inline]
-    pub(crate) fn shared(&self) -> &Shared<S, E> {
-        self.0.shared()
-    }
+impl<S, E> Deref for Lent<S, E> {
+    type Target = Writer<S, E>;
 
-    /// Runs the closure, on the first call. Its captures are gone when this returns; the frame stays open.
     #[inline]
-    pub(crate) fn run(&self) -> Option<Ended<E>> {
-        self.0.run()
-    }
-
-    /// Sets the cell's state, and gives the value to the reader, in one step. Returns the state before. If the reader has left,
-    /// the value is dropped first, and if that panics, nothing is set.
-    #[inline]
-    pub(crate) fn publish(&self, state: u8) -> Result<u8, Box<dyn Any + Send>> {
-        self.0.publish(state)
-    }
-
-    /// Drops the closure unrun, and returns the panic of a capture's `Drop`. The frame stays open.
-    pub(crate) fn discard(&self) -> Result<(), Box<dyn Any + Send>> {
-        self.0.try_discard()
-    }
-
-    /// Drops the closure, if it is there still, without letting anything go.
-    #[inline]
-    pub(crate) fn spend(&self) {
-        self.0.spend();
+    fn deref(&self) -> &Writer<S, E> {
+        &self.0
     }
 }
 
@@ -414,9 +384,33 @@ pub(crate) fn tether<'env, F: Face, R, Q>(
     result
 }
 
+#[cfg(test)]
+pub(crate) mod given {
+    //! What tests and models of frames need.
+
+    use super::{Face, Home, Tether};
+    use std::marker::PhantomData;
+
+    /// No face: the tether itself.
+    pub(crate) struct Bare<H: Home>(PhantomData<H>);
+
+    impl<H: Home> Face for Bare<H> {
+        type Home = H;
+        type Of<'t, 'env>
+            = Tether<'t, 'env, H>
+        where
+            'env: 't;
+
+        fn wrap<'t, 'env>(tether: Tether<'t, 'env, H>) -> Tether<'t, 'env, H> {
+            tether
+        }
+    }
+}
+
 #[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
 mod tests {
-    use super::*;
+    use super::{given::Bare, *};
+    use crate::raw::Ended;
     use std::{cell::RefCell, rc::Rc, sync::atomic::AtomicU32};
 
     struct Quiet;
@@ -425,20 +419,6 @@ mod tests {
         type Held = ();
 
         fn all_home(&self) {}
-    }
-
-    struct Bare;
-
-    impl Face for Bare {
-        type Home = Quiet;
-        type Of<'t, 'env>
-            = Tether<'t, 'env, Quiet>
-        where
-            'env: 't;
-
-        fn wrap<'t, 'env>(tether: Tether<'t, 'env, Quiet>) -> Tether<'t, 'env, Quiet> {
-            tether
-        }
     }
 
     /// A capture or a value that counts how often it was dropped, and sees that the frame is open.
@@ -462,7 +442,7 @@ mod tests {
     #[test]
     fn what_is_given_back_before_it_was_spent_is_dropped_while_the_frame_is_open() {
         let (tally, drops) = (tally(), AtomicU32::new(0));
-        let result = tether::<Bare, _, _>(
+        let result = tether::<Bare<Quiet>, _, _>(
             &tally,
             |frame| {
                 let capture = Borrows(&drops, &tally);
@@ -485,7 +465,7 @@ mod tests {
     #[test]
     fn what_is_given_back_to_another_tally_is_dropped_while_the_frame_is_open() {
         let (mine, other, drops) = (tally(), tally(), AtomicU32::new(0));
-        let result = tether::<Bare, _, _>(
+        let result = tether::<Bare<Quiet>, _, _>(
             &mine,
             |frame| {
                 let capture = Borrows(&drops, &mine);
@@ -512,7 +492,7 @@ mod tests {
         }
         let (tally, drops) = (tally(), AtomicU32::new(0));
         let mut shared = None;
-        let result = tether::<Bare, _, _>(
+        let result = tether::<Bare<Quiet>, _, _>(
             &tally,
             |frame| {
                 let work = || {

@@ -79,7 +79,7 @@ pub(crate) fn watch(core: &Arc<Tally<Core>>, job: &JobRef) {
 /// Ends a job that is not even queued: the scope is cancelled. Its captures are dropped before any handle says so (D6); a
 /// panic of theirs is the spawner's.
 pub(crate) fn refuse(core: &Tally<Core>, tied: &Queued) {
-    let dropped = tied.discard();
+    let dropped = tied.try_discard();
     core.note_cut(None);
     give_up(core, tied.shared());
     if let Err(payload) = dropped {
@@ -274,7 +274,7 @@ fn sweep(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
     if matches!(job.outcome(), Some(Outcome::Cancelled { .. })) {
         cut(core, job, None);
     }
-    if let Err(payload) = claimed.lent.discard() {
+    if let Err(payload) = claimed.lent.try_discard() {
         core.record(origin(core, job, None), Failure::Panic(payload), Vec::new(), job.isolated);
     }
 }

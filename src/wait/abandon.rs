@@ -233,18 +233,16 @@ fn run_here<T, F: FnOnce() -> T>(place: &'static Location<'static>, (f, _entry):
 fn await_end<T>(handover: &Handover<T>, place: &'static Location<'static>, key: usize) -> Result<T, Cancelled> {
     let _hold = Hold::new(current::clock());
     let call = Call { activity: Activity::Abandon, place, on: None, ends: Wait::Open };
-    match wait::wait(&call, None, |seat| handover.look(seat)) {
-        Ok(ended) => Ok(ended),
-        Err(End::TimedOut) => unreachable!("a wait without a limit"),
-        Err(End::Stopped(stop)) => {
-            // Before it is left: from then on the call may end and give up its entry.
-            let known = |live: &mut Live| live.left = Some(stop.reason().clone());
-            CALLS.get().lock().live.get_mut(key).map(known);
-            let ended = handover.leave();
-            CALLS.get().lock().left += u64::from(ended.is_none());
-            ended.ok_or(stop)
-        }
-    }
+    let stop = match wait::wait(&call, None, |seat| handover.look(seat)) {
+        Ok(ended) => return Ok(ended),
+        Err(end) => end.stop(),
+    };
+    // Before it is left: from then on the call may end and give up its entry.
+    let known = |live: &mut Live| live.left = Some(stop.reason().clone());
+    CALLS.get().lock().live.get_mut(key).map(known);
+    let ended = handover.leave();
+    CALLS.get().lock().left += u64::from(ended.is_none());
+    ended.ok_or(stop)
 }
 
 /// Stands between a call and who waits for it: what it ends with is for one of the two.
@@ -469,11 +467,7 @@ impl Limit {
             // Calls that hold permits may run outside.
             let _hold = Hold::new(current::clock());
             let call = Call { activity: Activity::AbandonLimit, place, on: None, ends: Wait::Open };
-            match turns.pass(&call, None, &self.calls) {
-                Ok(()) => {}
-                Err(End::Stopped(stop)) => return Err(stop),
-                Err(End::TimedOut) => unreachable!("a wait without a limit"),
-            }
+            turns.pass(&call, None, &self.calls).map_err(End::stop)?;
         }
         Ok(Permit { generation: generation(), limit: self })
     }

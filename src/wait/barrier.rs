@@ -19,7 +19,7 @@ use crate::{
     cancel::{current::Activity, reason::Cancelled},
     park::{seat::Seat, standstill::Wait},
     prim::Mutex,
-    wait::{self, Call, End},
+    wait::{self, Call},
 };
 use slab::Slab;
 use std::{fmt, mem, sync::Arc};
@@ -103,8 +103,7 @@ impl Barrier {
         });
         let stop = match waited {
             Ok(is_last) => return Ok(is_last),
-            Err(End::Stopped(stop)) => stop,
-            Err(End::TimedOut) => unreachable!("a wait without a limit"),
+            Err(end) => end.stop(),
         };
         if let Some((generation, key)) = arrival {
             let mut state = self.state.lock();

@@ -29,6 +29,7 @@
 
 use crate::{
     cancel::current::{self, Strand},
+    error::LockError,
     prim::{Mutex, MutexGuard},
 };
 use std::{
@@ -132,15 +133,16 @@ pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<
 }
 
 /// Enters a wait for a lock by the code here. `None`: its own limit can end it.
-pub(crate) fn enter_lock<L: Owned + 'static>(lock: &Arc<L>) -> Result<Option<Entered>, Vec<String>> {
+pub(crate) fn enter_lock<L: Owned + 'static>(lock: &Arc<L>) -> Result<Option<Entered>, LockError> {
     if lock.owner() == current::thread() {
-        return Err(vec![here()]);
+        return Err(LockError::WouldDeadlock { cycle: vec![here()] });
     }
     let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
     if deadline.is_some() {
         return Ok(None);
     }
-    enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>)).map(Some)
+    let entered = enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>));
+    entered.map(Some).map_err(|cycle| LockError::WouldDeadlock { cycle })
 }
 
 /// The name of the code here.

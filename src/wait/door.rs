@@ -44,13 +44,13 @@ use crate::{
     park::seat::{Seat, with_chair},
     prim::{AtomicU8, AtomicU64, Mutex, Ordering},
     wait::{
-        self, Call, End,
+        self, Call,
         cycle::{self, Owned},
         turnstile::{Queue, Ticket},
     },
 };
 use smol_str::SmolStr;
-use std::{hint, sync::Arc};
+use std::{fmt, hint, sync::Arc};
 
 const WAITED: u8 = 1;
 const COMING: u8 = 2;
@@ -84,10 +84,6 @@ impl Door {
         Arc::new(Door { name, sign, queue, thread: AtomicU64::new(0), line: AtomicU64::new(0) })
     }
 
-    pub(crate) fn name(&self) -> Option<&SmolStr> {
-        self.name.as_ref()
-    }
-
     /// Tries, unless those who queue come first.
     #[inline]
     pub(crate) fn pass<G>(&self, take: impl FnOnce() -> Option<G>) -> Option<G> {
@@ -106,7 +102,7 @@ impl Door {
         if let Some(got) = self.spin(&mut take) {
             return Ok(got);
         }
-        let _entered = cycle::enter_lock(self).map_err(|cycle| LockError::WouldDeadlock { cycle })?;
+        let _entered = cycle::enter_lock(self)?;
         let mut ticket = None;
         let waited = with_chair(|chair| {
             wait::wait_in(chair, call, None, &mut |seat| self.look(&mut ticket, kind, seat, &mut take))
@@ -114,10 +110,7 @@ impl Door {
         if let (Err(_), Some(ticket)) = (&waited, ticket) {
             self.leave(ticket);
         }
-        waited.map_err(|end| match end {
-            End::Stopped(stop) => LockError::Cancelled(stop),
-            End::TimedOut => unreachable!("a wait without a limit"),
-        })
+        waited.map_err(|end| LockError::Cancelled(end.stop()))
     }
 
     fn spin<G>(&self, take: &mut impl FnMut() -> Option<G>) -> Option<G> {
@@ -259,6 +252,16 @@ impl Door {
     /// How many queue.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.lock().len()
+    }
+
+    /// Shows the lock, with its value unless that is locked.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>, what: &str, value: Option<&dyn fmt::Debug>) -> fmt::Result {
+        let mut shown = f.debug_struct(what);
+        if let Some(name) = &self.name {
+            shown.field("name", name);
+        }
+        shown.field("value", value.unwrap_or(&format_args!("<locked>")));
+        shown.field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 

@@ -94,6 +94,16 @@ pub(crate) enum End {
     TimedOut,
 }
 
+impl End {
+    /// What has ended a wait that has no limit of its own.
+    pub(crate) fn stop(self) -> Cancelled {
+        match self {
+            End::Stopped(stop) => stop,
+            End::TimedOut => unreachable!("a wait without a limit"),
+        }
+    }
+}
+
 /// Parks once, by the clock and with the spawn order of the current frame, until poked or `until` (any deadline in force
 /// included), or for no reason. The caller has looked, and looks again. Without an instant, only what `wait` says ends it.
 pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {

@@ -141,15 +141,8 @@ impl<T> From<T> for Mutex<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Mutex");
-        if let Some(name) = self.door.name() {
-            shown.field("name", name);
-        }
-        match self.try_lock() {
-            Some(guard) => shown.field("value", &*guard),
-            None => shown.field("value", &format_args!("<locked>")),
-        };
-        shown.field("waiting", &self.waiting()).finish_non_exhaustive()
+        let guard = self.try_lock();
+        self.door.show(f, "Mutex", guard.as_ref().map(|guard| guard as &dyn fmt::Debug))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     error::LockError,
     prim::OnceLock,
     wait::{
-        Call, End,
+        Call,
         cycle::{self, Owned},
         turnstile::{Rule, Turnstile},
     },
@@ -226,11 +226,8 @@ impl<T> OnceCell<T> {
     #[track_caller]
     fn wait(&self) -> Result<bool, LockError> {
         let call = Call::of(Activity::Once, &self.shared);
-        let _entered = cycle::enter_lock(&self.shared).map_err(|cycle| LockError::WouldDeadlock { cycle })?;
-        self.shared.turns.pass(&call, None, &()).map_err(|end| match end {
-            End::Stopped(stop) => LockError::Cancelled(stop),
-            End::TimedOut => unreachable!("a wait without a limit"),
-        })
+        let _entered = cycle::enter_lock(&self.shared)?;
+        self.shared.turns.pass(&call, None, &()).map_err(|end| LockError::Cancelled(end.stop()))
     }
 
     /// Takes the value out, if there is one.

@@ -263,15 +263,8 @@ impl<T> From<T> for RwLock<T> {
 
 impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("RwLock");
-        if let Some(name) = self.door.name() {
-            shown.field("name", name);
-        }
-        match self.try_read() {
-            Some(guard) => shown.field("value", &*guard),
-            None => shown.field("value", &format_args!("<locked>")),
-        };
-        shown.field("waiting", &self.waiting()).finish_non_exhaustive()
+        let guard = self.try_read();
+        self.door.show(f, "RwLock", guard.as_ref().map(|guard| guard as &dyn fmt::Debug))
     }
 }
 

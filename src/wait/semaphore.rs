@@ -163,15 +163,13 @@ impl Semaphore {
     pub fn acquire_many(&self, permits: usize) -> Result<Permit, Cancelled> {
         current::check()?;
         let want = Want { permits, line: current::line() };
-        let passed = match self.shared.turns.try_pass(&want) {
-            Some(key) => Ok(key),
-            None => self.shared.turns.pass(&Call::of(Activity::Semaphore, &self.shared), None, &want),
+        let key = if let Some(key) = self.shared.turns.try_pass(&want) {
+            key
+        } else {
+            let call = Call::of(Activity::Semaphore, &self.shared);
+            self.shared.turns.pass(&call, None, &want).map_err(End::stop)?
         };
-        match passed {
-            Ok(key) => Ok(self.permit(key, permits)),
-            Err(End::Stopped(stop)) => Err(stop),
-            Err(End::TimedOut) => unreachable!("a wait without a limit"),
-        }
+        Ok(self.permit(key, permits))
     }
 
     /// Takes a permit if one is free and nobody waits for it. Never blocks, never a checkpoint.

@@ -331,39 +331,58 @@ fn who_waits_for_a_job_for_which_there_is_no_thread_is_starved() {
     });
 }
 
+/// A hundred jobs begin `work` at once, and about half of them are stopped at any moment of it, round after round; then `check` looks,
+/// with the round as a text.
+fn stopped_at_any_moment<S: Sync>(
+    seed: u64,
+    shared: impl Fn() -> S,
+    work: impl Fn(&S) -> tassel::Result<()> + Sync,
+    check: impl Fn(S, &str),
+) {
+    let mut rng = seeded_rng(seed);
+    for round in 0..stress_rounds(20) {
+        let (shared, meet) = (shared(), Barrier::new(101));
+        let chosen: Vec<_> = (0..100).map(|_| rng.chance(50)).collect();
+        let told = format!("round {round} of seed {seed}");
+        scope(|s| {
+            let (shared, meet, work) = (&shared, &meet, &work);
+            let work = move || {
+                meet.wait()?;
+                work(shared)
+            };
+            let jobs: Vec<_> = (0..100).map(|_| s.spawn(work)).collect();
+            meet.wait()?;
+            for (job, _) in jobs.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
+                job.cancel();
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|group| panic!("{told}: {group:?}"));
+        check(shared, &told);
+    }
+}
+
 // S40: whoever is chosen and stopped at once, no permit is lost, and none is lent twice.
 #[test]
 fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
     guarded(|| {
-        let seed = 0x5eed;
-        let mut rng = seeded_rng(seed);
-        for round in 0..stress_rounds(20) {
-            let (semaphore, inside) = (Semaphore::new(3), AtomicUsize::new(0));
-            let meet = Barrier::new(101);
-            let chosen: Vec<_> = (0..100).map(|_| rng.chance(50)).collect();
-            scope(|s| {
-                let (semaphore, inside, meet) = (&semaphore, &inside, &meet);
-                let work = move || {
-                    meet.wait()?;
-                    for _ in 0..3 {
-                        let _permit = semaphore.acquire()?;
-                        assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
-                        thread::yield_now();
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                    Ok(())
-                };
-                let jobs: Vec<_> = (0..100).map(|_| s.spawn(work)).collect();
-                meet.wait()?;
-                for (job, _) in jobs.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
-                    job.cancel();
+        stopped_at_any_moment(
+            0x5eed,
+            || (Semaphore::new(3), AtomicUsize::new(0)),
+            |(semaphore, inside)| {
+                for _ in 0..3 {
+                    let _permit = semaphore.acquire()?;
+                    assert!(inside.fetch_add(1, Ordering::SeqCst) < 3);
+                    thread::yield_now();
+                    inside.fetch_sub(1, Ordering::SeqCst);
                 }
                 Ok(())
-            })
-            .unwrap_or_else(|group| panic!("round {round} of seed {seed}: {group:?}"));
-            assert_eq!((semaphore.in_use(), semaphore.waiting()), (0, 0), "round {round} of seed {seed}");
-            assert!(semaphore.try_acquire_many(3).is_some());
-        }
+            },
+            |(semaphore, _), told| {
+                assert_eq!((semaphore.in_use(), semaphore.waiting()), (0, 0), "{told}");
+                assert!(semaphore.try_acquire_many(3).is_some());
+            },
+        );
     });
 }
 
@@ -689,39 +708,27 @@ fn a_deadline_ends_the_wait_for_each_lock() {
 #[test]
 fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_lock() {
     guarded(|| {
-        let seed = 0x10cc;
-        let mut rng = seeded_rng(seed);
-        for round in 0..stress_rounds(20) {
-            let (mutex, lock, meet) = (Mutex::new(0), RwLock::new(0), Barrier::new(101));
-            let chosen: Vec<_> = (0..100).map(|_| rng.chance(50)).collect();
-            let done = AtomicUsize::new(0);
-            scope(|s| {
-                let (mutex, lock, meet, done) = (&mutex, &lock, &meet, &done);
-                let work = move || {
-                    meet.wait()?;
-                    for _ in 0..3 {
-                        let mut guard = mutex.lock()?;
-                        *guard += 1;
-                        thread::yield_now();
-                        done.fetch_add(1, Ordering::SeqCst);
-                        drop(guard);
-                        assert!(*lock.read()? <= 300);
-                        *lock.write()? += 1;
-                    }
-                    Ok(())
-                };
-                let jobs: Vec<_> = (0..100).map(|_| s.spawn(work)).collect();
-                meet.wait()?;
-                for (job, _) in jobs.iter().zip(&chosen).filter(|(_, chosen)| **chosen) {
-                    job.cancel();
+        stopped_at_any_moment(
+            0x10cc,
+            || (Mutex::new(0), RwLock::new(0), AtomicUsize::new(0)),
+            |(mutex, lock, done)| {
+                for _ in 0..3 {
+                    let mut guard = mutex.lock()?;
+                    *guard += 1;
+                    thread::yield_now();
+                    done.fetch_add(1, Ordering::SeqCst);
+                    drop(guard);
+                    assert!(*lock.read()? <= 300);
+                    *lock.write()? += 1;
                 }
                 Ok(())
-            })
-            .unwrap_or_else(|group| panic!("round {round} of seed {seed}: {group:?}"));
-            assert_eq!((mutex.waiting(), lock.waiting()), (0, 0), "round {round} of seed {seed}");
-            assert_eq!(*mutex.try_lock().unwrap(), done.load(Ordering::SeqCst));
-            assert!(lock.try_write().is_some());
-        }
+            },
+            |(mutex, lock, done), told| {
+                assert_eq!((mutex.waiting(), lock.waiting()), (0, 0), "{told}");
+                assert_eq!(*mutex.try_lock().unwrap(), done.load(Ordering::SeqCst));
+                assert!(lock.try_write().is_some());
+            },
+        );
     });
 }
 
