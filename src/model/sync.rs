@@ -90,7 +90,7 @@ fn a_mutex_that_is_let_go_wakes_who_waits() {
 
 #[test]
 fn a_lock_that_a_waiter_was_told_of_and_did_not_take_goes_to_the_next() {
-    check_with(2, || {
+    check(|| {
         let mutex = Arc::new(Mutex::new(()));
         let guard = mutex.try_lock();
         let here = node(None, None);
