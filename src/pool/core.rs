@@ -275,7 +275,7 @@ impl PoolCore {
     pub(crate) fn counts(&self) -> Counts {
         let state = self.lock();
         Counts {
-            workers: state.threads,
+            workers: state.alive,
             idle: state.roster.len(),
             blocked: state.blocked,
             peak: state.peak,

@@ -133,6 +133,8 @@ pub(super) struct State {
     pub(super) early: HashSet<u64>,
     /// Alive or being started.
     pub(super) threads: usize,
+    /// Alive: the system gave a thread, as far as that has been heard of, by the worker or by whoever started it.
+    pub(super) alive: usize,
     pub(super) active: usize,
     /// Of these, those on their way to a job: woken, started, or about to be free.
     pub(super) coming: usize,
@@ -379,12 +381,40 @@ impl State {
         idle
     }
 
-    /// A worker leaves for good.
+    /// A worker has begun.
+    pub(super) fn begin(&mut self, worker: u64, post: &Arc<Post>) {
+        self.workers.insert(worker, Arc::clone(post));
+        self.set_busy(post);
+        if !self.handles.contains_key(&worker) {
+            self.count_alive();
+        }
+    }
+
+    /// The system gave a worker a thread. It may have begun, and even left.
+    pub(super) fn started(&mut self, worker: u64, hand: Hand) {
+        self.refusal = None;
+        if self.early.remove(&worker) {
+            self.left.push(hand);
+            return;
+        }
+        if !self.workers.contains_key(&worker) {
+            self.count_alive();
+        }
+        self.handles.insert(worker, hand);
+    }
+
+    fn count_alive(&mut self) {
+        self.alive += 1;
+        self.peak = self.peak.max(self.alive);
+    }
+
+    /// A worker, which has begun, leaves for good.
     pub(super) fn depart(&mut self, worker: u64) {
         if let Some(post) = self.workers.remove(&worker) {
             self.finished_before = self.finished_before.wrapping_add(post.finished.load(Ordering::Relaxed));
         }
         self.threads -= 1;
+        self.alive -= 1;
         match self.handles.remove(&worker) {
             Some(hand) => self.left.push(hand),
             None => drop(self.early.insert(worker)),

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -216,6 +216,22 @@ fn a_refused_start_rescues_and_is_counted() {
     assert!(source.rescues.load(Ordering::SeqCst) > 0);
     let counts = core.counts();
     assert!(counts.workers == 0 && counts.peak == 0 && counts.refused > 0, "{counts:?}");
+}
+
+#[test]
+fn a_thread_that_is_asked_for_is_not_alive() {
+    let asked: Arc<OnceLock<Arc<PoolCore>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(None));
+    let (asks, sees) = (Arc::clone(&asked), Arc::clone(&seen));
+    let refuse = Arc::new(move |_| {
+        *sees.lock().unwrap() = asks.get().map(|core| core.counts());
+        true
+    });
+    let core = PoolCore::new(Config { refuse: Some(refuse), ..Config::default() });
+    assert!(asked.set(Arc::clone(&core)).is_ok());
+    Fake::new().give(&core, || ());
+    let counts = seen.lock().unwrap().take().unwrap();
+    assert_eq!((counts.workers, counts.peak, counts.refused), (0, 0, 0));
 }
 
 #[test]

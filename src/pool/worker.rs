@@ -84,13 +84,7 @@ impl PoolCore {
         let mut state = self.lock();
         match started {
             Ok(hand) => {
-                state.refusal = None;
-                state.peak = state.peak.max(state.threads);
-                if state.early.remove(&worker) {
-                    state.left.push(hand);
-                } else {
-                    state.handles.insert(worker, hand);
-                }
+                state.started(worker, hand);
                 let done: Vec<_> = {
                     let (done, rest) = mem::take(&mut state.left).into_iter().partition(Hand::is_gone);
                     state.left = rest;
@@ -132,8 +126,7 @@ impl PoolCore {
         let post = with_chair(|chair| Post::new(Arc::clone(chair.seat())));
         here::set_current(Some((&self, &post)));
         let mut state = self.lock();
-        state.workers.insert(worker, Arc::clone(&post));
-        state.set_busy(&post);
+        state.begin(worker, &post);
         drop(state);
         while let Some(source) = self.next_source(worker, &post, &bed) {
             let unwound = Unwound { core: &self, worker, post: &post };
