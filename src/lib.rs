@@ -107,8 +107,9 @@ pub mod sync {
 /// together with it, and what was not sent comes back in the error. So nothing is lost: what is in a channel after a stop
 /// can be taken with crossbeam's `try_recv` and `try_iter`, which ask nobody.
 ///
-/// **A `select!` of your own** sees a cancel by [`CancelToken::receiver`], and
-/// [`checkpoint`] turns it into an error:
+/// **A `select!` of your own** sees a cancel by [`CancelToken::receiver`], and [`checkpoint`] turns it into an error. An arm
+/// that gets its message by [`received`](channel::received) tells a stop from a channel that is closed, which may come first
+/// where the senders stop, too:
 ///
 /// ```
 /// use tassel::{CancelToken, channel, checkpoint, scope};
@@ -120,8 +121,8 @@ pub mod sync {
 ///         let stop = CancelToken::current().receiver();
 ///         loop {
 ///             channel::select! {
-///                 recv(inbox) -> number => println!("{}", number?),
-///                 recv(signals) -> number => println!("{}", number?),
+///                 recv(inbox) -> number => println!("{}", channel::received(number)?),
+///                 recv(signals) -> number => println!("{}", channel::received(number)?),
 ///                 recv(stop) -> _ => checkpoint()?,
 ///             }
 ///         }
@@ -142,7 +143,8 @@ pub mod sync {
 #[cfg(not(any(tassel_loom, tassel_shuttle)))]
 pub mod channel {
     pub use crate::wait::channel::{
-        Iter, RecvError, SendError, iter, recv, recv_deadline, recv_timeout, send, send_deadline, send_timeout,
+        Iter, RecvError, SendError, iter, received, recv, recv_deadline, recv_timeout, send, send_deadline,
+        send_timeout, sent,
     };
     #[doc(no_inline)]
     pub use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};

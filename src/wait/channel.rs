@@ -1,4 +1,4 @@
-//! Waits on the user's own crossbeam channels: [`recv`], [`send`] and their kin.
+//! Waits on the user's own crossbeam channels: [`recv`], [`send`] and their kin; [`received`] and [`sent`] for a `select!`.
 //!
 //! # Promises
 //!
@@ -6,6 +6,8 @@
 //! 2. With a value there, or room, it costs what crossbeam's own call does and a look at the place. Who finds none tries as
 //!    often as crossbeam's call does, then sleeps; the pool is told only then.
 //! 3. The channel may be used by anybody else meanwhile, in any other way.
+//! 4. Who is to stop is told so, and not that the channel is closed: whoever was at its other end has stopped as well, as a
+//!    rule, and that is no failure.
 //!
 //! # Does not know
 //!
@@ -51,8 +53,8 @@ use std::{
 /// # Cancellation
 ///
 /// Always a checkpoint: on entry it answers [`RecvError::Cancelled`] and takes nothing, even if there is a value. If a stop
-/// comes during the wait and so does a value, the value is returned. To take what is left after a stop, use
-/// [`Receiver::try_recv`] or [`Receiver::try_iter`], which are no checkpoints.
+/// comes during the wait and so does a value, the value is returned; if the channel is closed as well, it is the stop. To take
+/// what is left after a stop, use [`Receiver::try_recv`] or [`Receiver::try_iter`], which are no checkpoints.
 ///
 /// # Errors
 ///
@@ -140,12 +142,12 @@ fn recv_at<T>(
     current::check().map_err(RecvError::Cancelled)?;
     match receiver.try_recv() {
         Ok(value) => Ok(value),
-        Err(TryRecvError::Disconnected) => Err(RecvError::Closed),
+        Err(TryRecvError::Disconnected) => Err(no_sender()),
         Err(TryRecvError::Empty) => {
             let mut waiting = Waiting(Receiving { receiver, got: None });
             match waiting.wait(Activity::Receive, until(), place) {
                 Ok(Ok(value)) => Ok(value),
-                Ok(Err(channel::RecvError)) => Err(RecvError::Closed),
+                Ok(Err(channel::RecvError)) => Err(no_sender()),
                 Err(End::Stopped(stop)) => Err(RecvError::Cancelled(stop)),
                 Err(End::TimedOut) => Err(RecvError::TimedOut),
             }
@@ -161,12 +163,14 @@ fn recv_at<T>(
 /// # Cancellation
 ///
 /// Always a checkpoint: on entry it answers [`SendError::Cancelled`] and sends nothing, even if there is room. If a stop
-/// comes during the wait and so does room, the value is sent. [`Sender::try_send`] is no checkpoint.
+/// comes during the wait and so does room, the value is sent; if the receivers are gone as well, it is the stop that is told.
+/// [`Sender::try_send`] is no checkpoint.
 ///
 /// # Errors
 ///
 /// Returns [`SendError::Closed`] if all receivers are gone, and [`SendError::Cancelled`] if the code here is to stop. Both
-/// give the value back.
+/// give the value back. A value that borrows cannot be in an error that goes on with `?`: see
+/// [`without_value`](SendError::without_value).
 ///
 /// # Examples
 ///
@@ -249,24 +253,105 @@ fn send_at<T>(
     }
     let value = match sender.try_send(value) {
         Ok(()) => return Ok(()),
-        Err(TrySendError::Disconnected(value)) => return Err(SendError::Closed(value)),
+        Err(TrySendError::Disconnected(value)) => return Err(no_receiver(value)),
         Err(TrySendError::Full(value)) => value,
     };
     let mut waiting = Waiting(Sending { sender, value: Some(value), is_closed: false });
     let ended = waiting.wait(Activity::Send, until(), place);
     let Some(value) = waiting.0.value else { return Ok(()) };
     Err(match ended {
-        Ok(()) => SendError::Closed(value),
+        Ok(()) => no_receiver(value),
         Err(End::Stopped(stop)) => SendError::Cancelled(value, stop),
         Err(End::TimedOut) => SendError::TimedOut(value),
     })
+}
+
+/// What a receive is told of a channel that is closed. Looks once more: see the fourth promise.
+#[cold]
+fn no_sender() -> RecvError {
+    current::check().map_or_else(RecvError::Cancelled, |()| RecvError::Closed)
+}
+
+#[cold]
+fn no_receiver<T>(value: T) -> SendError<T> {
+    match current::check() {
+        Ok(()) => SendError::Closed(value),
+        Err(stop) => SendError::Cancelled(value, stop),
+    }
+}
+
+/// Turns what a receive of crossbeam's own has given, as in an arm of a `select!`, into what [`recv`] would have answered.
+///
+/// Where a scope is cancelled, the other end of a channel is often gone before the code here sees its own stop. crossbeam's
+/// `RecvError`, passed on with `?`, would then be a failure, by chance, in a program that was only told to stop. This tells
+/// the stop instead.
+///
+/// # Cancellation
+///
+/// Never blocks. A checkpoint only if there is no value: what was received is returned, also after a stop.
+///
+/// # Errors
+///
+/// Of a channel that is closed, returns [`RecvError::Cancelled`] if the code here is to stop, and [`RecvError::Closed`]
+/// otherwise.
+///
+/// # Examples
+///
+/// ```
+/// use tassel::{CancelToken, channel::{self, RecvError}};
+/// let (sender, receiver) = channel::unbounded::<u32>();
+/// drop(sender);
+/// let select = || channel::select! {
+///     recv(receiver) -> number => channel::received(number),
+/// };
+/// assert!(matches!(select(), Err(RecvError::Closed)));
+///
+/// let token = CancelToken::new();
+/// token.cancel();
+/// assert!(matches!(token.enter(select), Err(RecvError::Cancelled(_))));
+/// ```
+#[inline]
+pub fn received<T>(result: Result<T, channel::RecvError>) -> Result<T, RecvError> {
+    result.map_err(|channel::RecvError| no_sender())
+}
+
+/// Turns what a send of crossbeam's own has given, as in an arm of a `select!`, into what [`send`] would have answered: see
+/// [`received`].
+///
+/// # Cancellation
+///
+/// Never blocks. A checkpoint only if nothing was sent.
+///
+/// # Errors
+///
+/// With all receivers gone, returns [`SendError::Cancelled`] if the code here is to stop, and [`SendError::Closed`] otherwise.
+/// Both give the value back.
+///
+/// # Examples
+///
+/// ```
+/// use tassel::channel;
+/// let (sender, receiver) = channel::bounded(1);
+/// let select = |number| channel::select! {
+///     send(sender, number) -> result => channel::sent(result),
+/// };
+/// select(1)?;
+/// drop(receiver);
+/// assert_eq!(select(2).unwrap_err().into_value(), 2);
+/// # Ok::<(), tassel::Error>(())
+/// ```
+#[inline]
+pub fn sent<T>(result: Result<(), channel::SendError<T>>) -> Result<(), SendError<T>> {
+    result.map_err(|channel::SendError(value)| no_receiver(value))
 }
 
 /// Receives value after value, each as [`recv`] does, until the channel is empty and all senders are gone.
 ///
 /// # Cancellation
 ///
-/// Each step is a checkpoint. If the code here is to stop, the iterator gives the [`Cancelled`] once, and then ends.
+/// Each step is a checkpoint. If the code here is to stop, the iterator gives the [`Cancelled`] once, and then ends. So look
+/// at each item, with `?`, or `collect` into a `Result`: `flatten`, `count`, `filter_map(Result::ok)` and their like take a
+/// stop for the end of the values.
 ///
 /// # Examples
 ///

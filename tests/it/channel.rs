@@ -359,6 +359,48 @@ fn a_stop_is_one_in_whatever_the_error_was_wrapped() {
     });
 }
 
+// D16, D24: whoever stops drops its ends, and that is no failure of who is to stop as well
+#[test]
+fn who_is_to_stop_is_told_so_and_not_that_the_other_end_is_gone() {
+    guarded(|| {
+        for _ in 0..50 {
+            let (sender, receiver) = bounded::<u32>(1);
+            let stopped = |token: &CancelToken| {
+                token.cancel();
+                drop(sender);
+            };
+            let received = meanwhile("recv", || channel::recv(&receiver), stopped);
+            assert!(matches!(received, Err(RecvError::Cancelled(_))), "{received:?}");
+            let (sender, receiver) = bounded(0);
+            let stopped = |token: &CancelToken| {
+                token.cancel();
+                drop(receiver);
+            };
+            let sent = meanwhile("send", || channel::send(&sender, 7), stopped);
+            assert!(matches!(sent, Err(SendError::Cancelled(7, _))), "{sent:?}");
+        }
+    });
+}
+
+#[test]
+fn a_select_that_finds_a_channel_closed_by_a_stop_tells_the_stop() {
+    guarded(|| {
+        let (sender, receiver) = bounded::<u32>(1);
+        let receives = || channel::select! { recv(receiver) -> got => channel::received(got) };
+        sender.send(7).unwrap();
+        assert_eq!(cancelled().enter(receives).ok(), Some(7), "what was received is not lost");
+        drop(sender);
+        assert!(matches!(cancelled().enter(receives), Err(RecvError::Cancelled(_))));
+        assert!(matches!(receives(), Err(RecvError::Closed)));
+        let (sender, receiver) = bounded(1);
+        let sends = || channel::select! { send(sender, 7) -> put => channel::sent(put) };
+        assert!(cancelled().enter(sends).is_ok());
+        drop(receiver);
+        assert!(matches!(cancelled().enter(sends), Err(SendError::Cancelled(7, _))));
+        assert!(matches!(sends(), Err(SendError::Closed(7))));
+    });
+}
+
 // D16: what is no stop is a failure
 #[test]
 fn a_closed_channel_or_a_timeout_is_a_failure_with_a_text() {
@@ -618,7 +660,7 @@ fn a_select_of_the_users_own_sees_the_cancel_by_the_token() {
                 let stop = CancelToken::current().receiver();
                 loop {
                     channel::select! {
-                        recv(inbox) -> n => { sum.fetch_add(n?, Ordering::Relaxed); }
+                        recv(inbox) -> n => { sum.fetch_add(channel::received(n)?, Ordering::Relaxed); }
                         recv(stop) -> _ => return Ok(checkpoint()?),
                     }
                     at_work.wait()?;
