@@ -116,6 +116,9 @@ impl fmt::Display for JoinError {
             JoinError::You(_) => f.write_str("the joiner was stopped"),
             JoinError::WouldDeadlock { cycle } => {
                 f.write_str("joining would deadlock")?;
+                if !cycle.is_empty() {
+                    f.write_str(": ")?;
+                }
                 write_ring(f, cycle)
             }
         }
@@ -132,10 +135,10 @@ impl Error for JoinError {
     }
 }
 
-/// Who waits for whom, as the end of a sentence.
+/// Who waits for whom.
 pub(super) fn write_ring(f: &mut fmt::Formatter<'_>, cycle: &[String]) -> fmt::Result {
     let Some(first) = cycle.first() else { return Ok(()) };
-    write!(f, ": {} waits for ", Quoted(first))?;
+    write!(f, "{} waits for ", Quoted(first))?;
     if cycle.len() == 1 {
         return f.write_str("itself");
     }
@@ -147,7 +150,7 @@ pub(super) fn write_ring(f: &mut fmt::Formatter<'_>, cycle: &[String]) -> fmt::R
 
 /// Who waits, in the middle of a sentence. Bodies, and threads outside any scope, can wait without being joined, so only here
 /// are they called so.
-struct Quoted<'n>(&'n str);
+pub(super) struct Quoted<'n>(pub(super) &'n str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,15 +4,16 @@
 //!
 //! Locks and waiting.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, panic::Location};
 
-use super::join::write_ring;
+use super::join::{Quoted, write_ring};
 use crate::cancel::reason::{Cancelled, is_looked_for};
 
 /// Tells why a wait for a [`Mutex`](crate::sync::Mutex), [`RwLock`](crate::sync::RwLock), [`Condvar`](crate::sync::Condvar)
 /// or [`OnceCell`](crate::sync::OnceCell) gave nothing.
 ///
-/// Passing it on with `?` is right: a scope takes [`LockError::Cancelled`] for the stop that it is.
+/// Passing it on with `?` is right: a [`LockError::Cancelled`] is to the scope the [`Cancelled`] that it holds, and reads like
+/// it.
 ///
 /// # Examples
 ///
@@ -22,6 +23,7 @@ use crate::cancel::reason::{Cancelled, is_looked_for};
 /// let guard = mutex.lock()?;
 /// let again = mutex.lock(); // a mutex of std would hang, or panic
 /// assert!(matches!(again, Err(LockError::WouldDeadlock { .. })));
+/// // waiting for a mutex (src/main.rs:4) would deadlock: a thread has it already, and must let it go first
 /// # Ok::<(), tassel::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -31,7 +33,12 @@ pub enum LockError {
     Cancelled(Cancelled),
     /// The code here would wait for itself for ever: its own thread has the lock, or whoever has it waits for this code.
     WouldDeadlock {
-        /// The names of those who would wait, each for the next and the last for the first.
+        /// What was asked for: ``mutex `accounts` ``, or `a lock` if it has no name.
+        lock: String,
+        /// Where it was asked for.
+        place: &'static Location<'static>,
+        /// The names of those who would wait, each for the next and the last for the first. If it is one, it has already what
+        /// it asks for.
         cycle: Vec<String>,
     },
 }
@@ -54,22 +61,22 @@ impl LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LockError::Cancelled(_) => f.write_str("the wait for a lock was stopped"),
-            LockError::WouldDeadlock { cycle } => {
-                f.write_str("locking would deadlock")?;
-                write_ring(f, cycle)
+            LockError::Cancelled(stop) => stop.fmt(f),
+            LockError::WouldDeadlock { lock, place, cycle } => {
+                write!(f, "waiting for {lock} ({}:{}) would deadlock: ", place.file(), place.line())?;
+                match cycle.as_slice() {
+                    [only] => write!(f, "{} has it already, and must let it go first", Quoted(only)),
+                    ring => write_ring(f, ring),
+                }
             }
         }
     }
 }
 
 impl Error for LockError {
+    /// None, as of the [`Cancelled`] whose text it has; to the library's own search, itself.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            _ if is_looked_for() => Some(self),
-            LockError::Cancelled(stop) => Some(stop),
-            LockError::WouldDeadlock { .. } => None,
-        }
+        is_looked_for().then_some(self as _)
     }
 }
 
@@ -93,7 +100,7 @@ mod tests {
         let stopped = LockError::Cancelled(stop("crawl"));
         assert!(stopped.is_cancelled());
         let text = plain(&format!("{:#}", anyhow::Error::new(stopped.clone())));
-        assert_eq!(text, "the wait for a lock was stopped: scope `crawl` was stopped: deadline of 2s (x.rs:1)");
+        assert_eq!(text, "scope `crawl` was stopped: deadline of 2s (x.rs:1)");
         for error in [anyhow::Error::new(stopped.clone()), Mine::from(stopped).into()] {
             assert!(stop_in(&error).is_some());
             assert_eq!(around_stop(&error), [""; 0], "it has nothing to add");
@@ -102,12 +109,21 @@ mod tests {
 
     #[test]
     fn a_deadlock_is_no_stop_and_names_who_would_wait() {
-        let deadlock =
-            |names: &[&str]| LockError::WouldDeadlock { cycle: names.iter().map(ToString::to_string).collect() };
+        let place = Location::caller();
+        let deadlock = |names: &[&str]| {
+            let cycle = names.iter().map(ToString::to_string).collect();
+            LockError::WouldDeadlock { lock: "mutex `accounts`".into(), place, cycle }
+        };
         assert!(stop_in(&Mine::from(deadlock(&["a"])).into()).is_none());
-        let told = |names: &[&str]| deadlock(names).to_string();
-        assert_eq!(told(&["a"]), "locking would deadlock: job `a` waits for itself");
-        assert_eq!(told(&["thread"]), "locking would deadlock: a thread waits for itself");
-        assert_eq!(told(&["a", "b"]), "locking would deadlock: job `a` waits for job `b`, which waits for job `a`");
+        let told = |names: &[&str], text| {
+            let at = format!("{}:{}", place.file(), place.line());
+            assert_eq!(
+                deadlock(names).to_string(),
+                format!("waiting for mutex `accounts` ({at}) would deadlock: {text}")
+            );
+        };
+        told(&["a"], "job `a` has it already, and must let it go first");
+        told(&["thread"], "a thread has it already, and must let it go first");
+        told(&["a", "b"], "job `a` waits for job `b`, which waits for job `a`");
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! 1. Exactly one wait of a ring is refused: the one that closes it. The others go on waiting, and end as that one's job does.
 //! 2. A join of a job that has ended, or that is run by the joiner, does not come here, nor does a lock that is free.
-//! 3. Nobody is refused by what was so once: who has a lock is asked during the search.
+//! 3. Nobody is refused by what was so once: who has a lock is asked during the search. Of many who read, each is waited for
+//!    by who wants to write.
 //!
 //! # Does not know
 //!
@@ -21,8 +22,8 @@
 //!
 //! # Why no ring is missed
 //!
-//! Edges are entered and searched for in one step, under one lock for the process. All edges of a wait lead to one node, so a
-//! ring that they close leads from that node back to somebody who was entered.
+//! Edges are entered and searched for in one step, under one lock for the process. All edges of a wait lead to the same nodes,
+//! so a ring that they close leads from one of these back to somebody who was entered.
 //!
 //! A thread stands at its lock as the holder before it waits for anything else, so before it enters that wait here: whoever
 //! searches after it, under the same lock, sees it there.
@@ -32,15 +33,27 @@ use crate::{
     error::LockError,
     prim::{Mutex, MutexGuard},
 };
+use smol_str::SmolStr;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::Location,
     sync::Arc,
 };
 
-/// Something that one thread at a time has.
+/// Something that threads have.
 pub(crate) trait Owned: Send + Sync {
-    /// The number of the thread that has it now; 0: nobody, or it is not known.
-    fn owner(&self) -> u64;
+    /// Its kind, and its name, for errors.
+    fn what(&self) -> (&'static str, Option<SmolStr>);
+
+    /// Those who have it now, as far as they are known: for who wants it for itself `alone`, or to share it with others.
+    fn owners(&self, alone: bool) -> Vec<Owner>;
+}
+
+/// A thread that has something, and the line of code that took it there (0: none).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) thread: u64,
+    pub(crate) line: u64,
 }
 
 /// What is waited for.
@@ -48,8 +61,8 @@ pub(crate) trait Owned: Send + Sync {
 pub(crate) enum For {
     /// The end of a job.
     Job(Arc<Strand>),
-    /// Whoever has it.
-    Lock(Arc<dyn Owned>),
+    /// Whoever has it, and keeps out who wants it alone, if that is set, or to share it.
+    Lock(Arc<dyn Owned>, bool),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +73,10 @@ enum Key {
 }
 
 impl For {
-    fn key(&self) -> Option<Key> {
+    fn keys(&self) -> Vec<Key> {
         match self {
-            For::Job(strand) => Some(Key::Line(strand.id)),
-            For::Lock(lock) => Some(Key::Thread(lock.owner())).filter(|key| *key != Key::Thread(0)),
+            For::Job(strand) => vec![Key::Line(strand.id)],
+            For::Lock(lock, alone) => lock.owners(*alone).iter().map(|owner| Key::Thread(owner.thread)).collect(),
         }
     }
 }
@@ -132,22 +145,41 @@ pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<
     Ok(Entered { wait, keys })
 }
 
-/// Enters a wait for a lock by the code here. `None`: its own limit can end it.
-pub(crate) fn enter_lock<L: Owned + 'static>(lock: &Arc<L>) -> Result<Option<Entered>, LockError> {
-    if lock.owner() == current::thread() {
-        return Err(LockError::WouldDeadlock { cycle: vec![here()] });
+/// Enters a wait for a lock, `alone` or to share it, by the code here. `None`: its own limit can end it.
+pub(crate) fn enter_lock<L: Owned + 'static>(
+    lock: &Arc<L>,
+    alone: bool,
+    place: &'static Location<'static>,
+) -> Result<Option<Entered>, LockError> {
+    let refused = |cycle| {
+        let lock = match lock.what() {
+            (what, Some(name)) => format!("{what} `{name}`"),
+            (what, None) => format!("a {what}"),
+        };
+        LockError::WouldDeadlock { lock, place, cycle }
+    };
+    let me = current::thread();
+    if let Some(owner) = lock.owners(alone).into_iter().find(|owner| owner.thread == me) {
+        return Err(refused(own_ring(owner)));
     }
     let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
     if deadline.is_some() {
         return Ok(None);
     }
-    let entered = enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>));
-    entered.map(Some).map_err(|cycle| LockError::WouldDeadlock { cycle })
+    let entered = enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>, alone));
+    entered.map(Some).map_err(refused)
 }
 
-/// The name of the code here.
-pub(crate) fn here() -> String {
-    current::with(|frame| frame.map(|frame| name(frame.line.strand()))).unwrap_or_else(|| "thread".to_owned())
+/// The ring of the code here and one that has what it wants, on this thread: itself, as a rule, or one that stands below it.
+fn own_ring(owner: Owner) -> Vec<String> {
+    let chain = current::chain();
+    let name_of = |strand: Option<&Arc<Strand>>| strand.map_or_else(|| "thread".to_owned(), name);
+    let mut ring = vec![name_of(chain.first())];
+    let other = name_of(chain.iter().find(|strand| strand.id == owner.line));
+    if ring[0] != other {
+        ring.push(other);
+    }
+    ring
 }
 
 /// A body can wait, too; it is not called after its scope here.
@@ -161,10 +193,9 @@ fn name(strand: &Arc<Strand>) -> String {
 impl Graph {
     /// The way from `target` to the first that is in `to`: the names of those before that, and that.
     fn way(&self, target: &For, to: &BTreeSet<Key>) -> Option<(Vec<String>, Key)> {
-        let first = target.key()?;
+        let mut todo = target.keys();
         // Each with the edge by which it was found.
-        let mut found: BTreeMap<Key, Option<(Key, &Edge)>> = BTreeMap::from([(first, None)]);
-        let mut todo = vec![first];
+        let mut found: BTreeMap<Key, Option<(Key, &Edge)>> = todo.iter().map(|first| (*first, None)).collect();
         while let Some(key) = todo.pop() {
             if to.contains(&key) {
                 let (mut way, mut at) = (Vec::new(), key);
@@ -176,9 +207,12 @@ impl Graph {
                 return Some((way, key));
             }
             for edge in self.edges.get(&key).into_iter().flatten() {
-                let Some(next) = edge.to.key().filter(|next| !found.contains_key(next)) else { continue };
-                found.insert(next, Some((key, edge)));
-                todo.push(next);
+                for next in edge.to.keys() {
+                    found.entry(next).or_insert_with(|| {
+                        todo.push(next);
+                        Some((key, edge))
+                    });
+                }
             }
         }
         None

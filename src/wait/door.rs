@@ -16,7 +16,7 @@
 //! 2. A newcomer passes those who queue, if the lock lets it, but not for long: who was told once and came too late is the next
 //!    to have it, but for those who had looked before.
 //! 3. Who leaves the queue by a stop, and was told, tells the next (S40).
-//! 4. Who has it, alone, is known, if it waits for something: before it waits it has said so.
+//! 4. Who has it, alone or with others, is known, if it waits for something: before it waits it has said so.
 //!
 //! # Does not know
 //!
@@ -45,12 +45,13 @@ use crate::{
     prim::{AtomicU8, AtomicU64, Mutex, Ordering},
     wait::{
         self, Call,
-        cycle::{self, Owned},
+        cycle::{self, Owned, Owner},
+        reading,
         turnstile::{Queue, Ticket},
     },
 };
 use smol_str::SmolStr;
-use std::{fmt, hint, sync::Arc};
+use std::{collections::BTreeSet, fmt, hint, sync::Arc};
 
 const WAITED: u8 = 1;
 const COMING: u8 = 2;
@@ -68,8 +69,16 @@ pub(crate) enum Kind {
     Shared,
 }
 
+/// What it is the door of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Mutex,
+    RwLock,
+}
+
 /// Who waits for a lock, and who has it.
 pub(crate) struct Door {
+    of: Of,
     name: Option<SmolStr>,
     sign: AtomicU8,
     queue: Mutex<Queue<Kind>>,
@@ -79,9 +88,9 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(name: Option<SmolStr>) -> Arc<Self> {
+    pub(crate) fn new(of: Of, name: Option<SmolStr>) -> Arc<Self> {
         let (sign, queue) = (AtomicU8::new(0), Mutex::default());
-        Arc::new(Door { name, sign, queue, thread: AtomicU64::new(0), line: AtomicU64::new(0) })
+        Arc::new(Door { of, name, sign, queue, thread: AtomicU64::new(0), line: AtomicU64::new(0) })
     }
 
     /// Tries, unless those who queue come first.
@@ -102,7 +111,7 @@ impl Door {
         if let Some(got) = self.spin(&mut take) {
             return Ok(got);
         }
-        let _entered = cycle::enter_lock(self)?;
+        let _entered = cycle::enter_lock(self, kind == Kind::Alone, call.place)?;
         let mut ticket = None;
         let waited = with_chair(|chair| {
             wait::wait_in(chair, call, None, &mut |seat| self.look(&mut ticket, kind, seat, &mut take))
@@ -266,15 +275,27 @@ impl Door {
 }
 
 impl Owned for Door {
-    fn owner(&self) -> u64 {
-        self.thread.load(Ordering::Relaxed)
+    fn what(&self) -> (&'static str, Option<SmolStr>) {
+        let what = match self.of {
+            Of::Mutex => "mutex",
+            Of::RwLock => "lock",
+        };
+        (what, self.name.clone())
+    }
+
+    /// Who shares it with others does not keep out who shares.
+    fn owners(&self, alone: bool) -> Vec<Owner> {
+        let (thread, line) = (self.thread.load(Ordering::Relaxed), self.line.load(Ordering::Relaxed));
+        let readers = if alone && self.of == Of::RwLock { reading::readers(self) } else { Vec::new() };
+        let readers = readers.into_iter().map(|(thread, line)| Owner { thread, line });
+        readers.chain((thread != 0).then_some(Owner { thread, line })).collect()
     }
 }
 
 impl Thing for Door {
     fn look(&self) -> Look {
-        let line = self.line.load(Ordering::Relaxed);
-        let holders = if line == 0 { Vec::new() } else { vec![line] };
+        let lines = self.owners(true).into_iter().map(|owner| owner.line);
+        let holders = lines.filter(|line| *line != 0).collect::<BTreeSet<_>>().into_iter().collect();
         Look { name: self.name.clone(), holders, used: None, waiting: self.waiting() }
     }
 }

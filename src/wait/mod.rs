@@ -38,6 +38,7 @@ pub(crate) mod door;
 pub(crate) mod event;
 pub(crate) mod mutex;
 pub(crate) mod once;
+pub(crate) mod reading;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub(crate) mod time;

@@ -15,7 +15,7 @@ use crate::{
     prim::{Mutex as Cell, MutexGuard as CellGuard},
     wait::{
         Call,
-        door::{Door, Held, Kind, Leaves},
+        door::{Door, Held, Kind, Leaves, Of},
     },
 };
 use std::{
@@ -61,12 +61,12 @@ pub struct Mutex<T> {
 impl<T> Mutex<T> {
     /// Makes a mutex that is free.
     pub fn new(value: T) -> Self {
-        Mutex { door: Door::new(None), cell: Cell::new(value) }
+        Mutex { door: Door::new(Of::Mutex, None), cell: Cell::new(value) }
     }
 
     /// As [`new`](Mutex::new), with a name for snapshots.
     pub fn named(name: impl Into<String>, value: T) -> Self {
-        Mutex { door: Door::new(Some(name.into().into())), cell: Cell::new(value) }
+        Mutex { door: Door::new(Of::Mutex, Some(name.into().into())), cell: Cell::new(value) }
     }
 
     /// Blocks until the mutex is free, and takes it.
@@ -204,7 +204,7 @@ mod tests {
                 until(|| own.waiting() == 2);
                 drop(guard);
             });
-            until(|| mutex.door.owner() != 0);
+            until(|| !mutex.door.owners(true).is_empty());
             let leave = move || {
                 let thread = thread::spawn({
                     let other = Arc::clone(&other);

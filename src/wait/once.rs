@@ -17,7 +17,7 @@ use crate::{
     prim::OnceLock,
     wait::{
         Call,
-        cycle::{self, Owned},
+        cycle::{self, Owned, Owner},
         turnstile::{Rule, Turnstile},
     },
 };
@@ -70,8 +70,15 @@ struct Shared {
 }
 
 impl Owned for Shared {
-    fn owner(&self) -> u64 {
-        self.turns.look(|turn, _| if let Turn::Taken(thread, _) = turn { *thread } else { 0 })
+    fn what(&self) -> (&'static str, Option<SmolStr>) {
+        ("cell", self.name.clone())
+    }
+
+    fn owners(&self, _: bool) -> Vec<Owner> {
+        self.turns.look(|turn, _| match *turn {
+            Turn::Taken(thread, line) => vec![Owner { thread, line }],
+            Turn::Free | Turn::Given | Turn::Over => Vec::new(),
+        })
     }
 }
 
@@ -226,7 +233,7 @@ impl<T> OnceCell<T> {
     #[track_caller]
     fn wait(&self) -> Result<bool, LockError> {
         let call = Call::of(Activity::Once, &self.shared);
-        let _entered = cycle::enter_lock(&self.shared)?;
+        let _entered = cycle::enter_lock(&self.shared, true, call.place)?;
         self.shared.turns.pass(&call, None, &()).map_err(|end| LockError::Cancelled(end.stop()))
     }
 

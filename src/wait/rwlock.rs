@@ -14,90 +14,16 @@ use crate::{
     error::LockError,
     prim::{ReadGuard as CellRead, RwLock as Data, WriteGuard as CellWrite},
     wait::{
-        Call, cycle,
-        door::{Door, Held, Kind, Leaves},
+        Call,
+        door::{Door, Held, Kind, Leaves, Of},
+        reading::Reads,
     },
 };
 use std::{
-    cell::Cell,
     fmt,
     ops::{Deref, DerefMut},
-    ptr,
     sync::Arc,
 };
-
-/// The doors that a thread has gone through to read, once for each guard. Without a destructor, so it can be had until the end
-/// of its thread, and costs little.
-struct Reading {
-    guards: Cell<usize>,
-    doors: [Cell<*const Door>; SEEN],
-}
-
-/// Of more guards at once than these, a thread does not know what it reads.
-const SEEN: usize = 16;
-
-impl Reading {
-    const fn new() -> Self {
-        Reading { guards: Cell::new(0), doors: [const { Cell::new(ptr::null()) }; SEEN] }
-    }
-
-    /// Those in use, the latest last.
-    fn doors(&self) -> &[Cell<*const Door>] {
-        &self.doors[..self.guards.get().min(SEEN)]
-    }
-
-    #[inline]
-    fn add(&self, door: &Door) {
-        let guards = self.guards.get();
-        if let Some(free) = self.doors.get(guards) {
-            free.set(door);
-        }
-        self.guards.set(guards + 1);
-    }
-
-    #[inline]
-    fn remove(&self, door: &Door) {
-        let (doors, left) = (self.doors(), self.guards.get() - 1);
-        if let Some(at) = doors.iter().rposition(|other| ptr::eq(other.get(), door)) {
-            // The last takes its place; where there are more than are known, nobody.
-            doors[at].set(doors.get(left).map_or(ptr::null(), Cell::get));
-        }
-        self.guards.set(left);
-    }
-}
-
-#[cfg(not(tassel_loom))]
-crate::prim::thread_local! {
-    static READING: Reading = const { Reading::new() };
-}
-
-#[cfg(tassel_loom)]
-loom::thread_local! {
-    static READING: Reading = Reading::new();
-}
-
-/// Says, when it is dropped, that this thread reads once less.
-struct Reads<'a>(&'a Door);
-
-impl<'a> Reads<'a> {
-    #[inline]
-    fn new(door: &'a Door) -> Self {
-        READING.with(|reading| reading.add(door));
-        Reads(door)
-    }
-
-    /// Whether this thread reads already.
-    fn has(door: &Door) -> bool {
-        READING.with(|reading| reading.doors().iter().any(|other| ptr::eq(other.get(), door)))
-    }
-}
-
-impl Drop for Reads<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        READING.with(|reading| reading.remove(self.0));
-    }
-}
 
 /// Lets many threads read a value, or one write it; as [`std::sync::RwLock`], but a cancel ends the wait.
 ///
@@ -107,8 +33,8 @@ impl Drop for Reads<'_> {
 /// is the next to have it, and readers behind it come in together. So neither kind starves the other.
 ///
 /// *Deadlocks*: a thread that reads may read again, also while a writer waits. What it can never have, since it reads or
-/// writes already, is answered by [`LockError::WouldDeadlock`], and so is the last wait of a ring of locks and joins, as far
-/// as it is known who has them: of those that are read it is not.
+/// writes already, is answered by [`LockError::WouldDeadlock`], and so is the last wait of a ring of locks and joins. Of a
+/// thread that has more than 16 read guards at once, it is not known what it reads.
 ///
 /// # Examples
 ///
@@ -137,12 +63,12 @@ pub struct RwLock<T> {
 impl<T> RwLock<T> {
     /// Makes a lock that is free.
     pub fn new(value: T) -> Self {
-        RwLock { door: Door::new(None), cell: Data::new(value) }
+        RwLock { door: Door::new(Of::RwLock, None), cell: Data::new(value) }
     }
 
     /// As [`new`](RwLock::new), with a name for snapshots.
     pub fn named(name: impl Into<String>, value: T) -> Self {
-        RwLock { door: Door::new(Some(name.into().into())), cell: Data::new(value) }
+        RwLock { door: Door::new(Of::RwLock, Some(name.into().into())), cell: Data::new(value) }
     }
 
     /// Blocks until nobody writes, and reads.
@@ -175,7 +101,7 @@ impl<T> RwLock<T> {
     /// # Errors
     ///
     /// * [`LockError::Cancelled`] if the code here is to stop.
-    /// * [`LockError::WouldDeadlock`] if this thread reads or writes, or who writes waits for the code here.
+    /// * [`LockError::WouldDeadlock`] if this thread reads or writes, or somebody who does waits for the code here.
     #[inline]
     #[track_caller]
     pub fn write(&self) -> Result<RwLockWriteGuard<'_, T>, LockError> {
@@ -202,7 +128,7 @@ impl<T> RwLock<T> {
     #[track_caller]
     fn wait_to_read(&self) -> Result<RwLockReadGuard<'_, T>, LockError> {
         // Who waits to write waits for this thread.
-        if Reads::has(&self.door) {
+        if Reads::here(&*self.door).is_some() {
             if let Some(cell) = self.cell.try_read() {
                 return Ok(self.reads(cell));
             }
@@ -214,16 +140,13 @@ impl<T> RwLock<T> {
     #[cold]
     #[track_caller]
     fn wait_to_write(&self) -> Result<RwLockWriteGuard<'_, T>, LockError> {
-        if Reads::has(&self.door) {
-            return Err(LockError::WouldDeadlock { cycle: vec![cycle::here()] });
-        }
         let call = Call::of(Activity::WriteLock, &self.door);
         self.door.wait(&call, Kind::Alone, || self.cell.try_write()).map(|cell| self.writes(cell))
     }
 
     #[inline]
     fn reads<'a>(&'a self, cell: CellRead<'a, T>) -> RwLockReadGuard<'a, T> {
-        RwLockReadGuard { _reads: Reads::new(&self.door), cell, _leaves: Leaves(&self.door) }
+        RwLockReadGuard { _reads: Reads::new(&*self.door), cell, _leaves: Leaves(&self.door) }
     }
 
     #[inline]
@@ -272,7 +195,7 @@ impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
 #[must_use = "a guard that is dropped at once holds nothing"]
 pub struct RwLockReadGuard<'a, T> {
     // Subtle: dropped in this order.
-    _reads: Reads<'a>,
+    _reads: Reads<'a, Door>,
     cell: CellRead<'a, T>,
     _leaves: Leaves<'a>,
 }

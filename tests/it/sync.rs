@@ -392,7 +392,7 @@ fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
 fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
     match locked {
         Ok(_) => None,
-        Err(LockError::WouldDeadlock { cycle }) => Some(cycle),
+        Err(LockError::WouldDeadlock { cycle, .. }) => Some(cycle),
         Err(other) => panic!("{other}"),
     }
 }
@@ -406,16 +406,19 @@ fn names(names: &[&str]) -> Option<Vec<String>> {
 #[test]
 fn a_second_lock_by_the_thread_that_has_it_is_answered_wherever_it_stands() {
     virtually(|| {
-        let mutex = Mutex::new(());
+        let mutex = Mutex::named("cache", ());
         let guard = mutex.lock().unwrap();
-        assert_eq!(refused(mutex.lock()), names(&["body"]));
+        let (error, line) = (mutex.lock().unwrap_err(), line!());
+        assert_eq!(refused::<()>(Err(error.clone())), names(&["body"]));
+        let text = format!("waiting for mutex `cache` ({}:{line}) would deadlock: the body has it already", file!());
+        assert_eq!(error.to_string(), format!("{text}, and must let it go first"));
         assert!(mutex.try_lock().is_none());
         let limited = fail_after(HOUR, || Ok(refused(mutex.lock()))).unwrap();
         assert!(limited.is_some(), "also where the wait would end by itself");
         scope(|s| {
             assert_eq!(refused(mutex.lock()), names(&["body"]), "in the body of an inner scope");
             let inline = s.job("inline").spawn(|| {
-                assert_eq!(refused(mutex.lock()), names(&["inline"]), "in a job that its thread runs");
+                assert_eq!(refused(mutex.lock()), names(&["inline", "body"]), "in a job that its thread runs");
                 Ok(())
             });
             Ok(inline.join()?)
@@ -489,6 +492,47 @@ fn of_a_join_and_a_lock_that_wait_for_each_other_the_last_is_refused() {
             let told = (joined.into_inner().unwrap(), locked.into_inner().unwrap());
             let expected = if join_first { (None, names(&["b", "a"])) } else { (names(&["a", "b"]), None) };
             assert_eq!(told, expected);
+        }
+    });
+}
+
+// S49: who reads is known, too; but keeps out only who writes.
+#[test]
+fn of_a_join_and_a_lock_that_is_read_the_last_is_refused_unless_it_reads_as_well() {
+    virtually(|| {
+        for writes in [true, false] {
+            let lock = RwLock::named("table", ());
+            let told = StdMutex::new(None);
+            ScopeOptions::new()
+                .inline(false)
+                .open(|s| {
+                    let b = s.job("b").spawn(|| {
+                        sleep(SECOND)?;
+                        let said = if writes { refused(lock.write()) } else { refused(lock.read()) };
+                        *told.lock().unwrap() = said;
+                        Ok(())
+                    });
+                    s.job("a").spawn(|| {
+                        let _guard = lock.read()?;
+                        Ok(b.join()?)
+                    });
+                    s.job("c").spawn(|| {
+                        let _guard = lock.read()?;
+                        Ok(sleep(HOUR)?)
+                    });
+                    s.job("w").spawn(|| {
+                        sleep(2 * SECOND)?;
+                        drop(lock.write()?);
+                        Ok(())
+                    });
+                    sleep(3 * SECOND)?;
+                    let picture = snapshot::of(s);
+                    let writer = picture.jobs().find(|job| job.name == "w").and_then(|job| job.resource.clone());
+                    assert_eq!(writer.map(|lock| lock.held_by), Some(vec!["c".to_owned()]), "{picture}");
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(told.into_inner().unwrap(), if writes { names(&["b", "a"]) } else { None });
         }
     });
 }
@@ -784,7 +828,7 @@ fn a_thread_that_reads_may_read_again_while_a_writer_waits_but_not_write() {
             assert!(lock.try_read().is_none());
             let again = lock.read()?;
             let line = snapshot::of(s).to_string();
-            assert!(line.contains("waiting in write lock for `table` at"), "{line}");
+            assert!(line.contains("waiting in write lock for `table`, held by the body of `"), "{line}");
             drop(first);
             sleep(SECOND)?;
             assert_eq!((*again, lock.waiting()), (0, 1));
