@@ -27,8 +27,8 @@
 //! # Ok::<(), tassel::ErrorGroup>(())
 //! ```
 //!
-//! [`CancelToken::bind`](crate::CancelToken::bind) takes the values along to a thread that is not the library's.
-//! Callbacks of a cancel have none.
+//! [`CancelToken::bind`](crate::CancelToken::bind) takes the values along to a thread that is not the library's;
+//! [`CancelToken::enter`](crate::CancelToken::enter) does not. Callbacks of a cancel have none.
 
 // Promises:
 //

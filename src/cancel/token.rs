@@ -250,16 +250,17 @@ impl CancelToken {
     /// Has `callback` called once when this token is cancelled, or now if it is already.
     ///
     /// It runs on the cancelling thread (for a deadline: on a thread of the library or of a waiter), outside any scope,
-    /// and when everything below is marked and all waiters are waking up, whatever it does; a panic in it is isolated. It must be short. It is not called for a scope
-    /// or region that is merely left. Dropping the result unregisters the callback; afterwards it is not running,
-    /// unless it is dropped inside the callback itself.
+    /// and when everything below is marked and all waiters are waking up, whatever it does; a panic in it is isolated. It must
+    /// be short. It is not called for a scope or region that is merely left. Dropping the result unregisters the callback;
+    /// afterwards it is not running, unless it is dropped inside the callback itself.
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) -> OnCancel {
         OnCancel { _registration: self.node.on_cancel(Box::new(callback)) }
     }
 
     /// Runs `f` on this thread as code below this token: its checkpoints see this token's cancel and deadline.
     ///
-    /// What it returns is returned, whether cancelled or not.
+    /// What it returns is returned, whether cancelled or not. [Values](crate::value) do not come along: those that are bound
+    /// where it is called are seen in `f`, not those of where the token is from. [`bind`](CancelToken::bind) carries them.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         self.enter_as(&Guest::new(self.node.clock()), f)
     }

@@ -107,7 +107,8 @@ impl<'s> Drawing<'s> {
             None => "past its deadline".to_owned(),
         }));
         parts.extend(entry.thread.as_ref().map(|thread| format!("on {thread}")));
-        let cancelled = |entry: &Entry| entry.cancelled.as_ref().map(|reason| format!("cancelled: {reason}"));
+        let stopped = if entry.kind == Kind::Abandoned { "left behind" } else { "cancelled" };
+        let cancelled = |entry: &Entry| entry.cancelled.as_ref().map(|reason| format!("{stopped}: {reason}"));
         parts.extend(cancelled(entry).filter(|here| parent.and_then(cancelled).as_ref() != Some(here)));
         parts.join(", ")
     }

@@ -114,7 +114,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What several jobs share, such as a [`Semaphore`](crate::sync::Semaphore), as one that waits for it sees it.
+/// What several jobs share, such as a [`Semaphore`](crate::sync::Semaphore), as one that waits for it sees it; or the call of
+/// [`abandon`](fn@crate::abandon) that it waits for, if that has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resource {
@@ -165,11 +166,11 @@ pub struct Entry {
     pub waits_at: Option<&'static Location<'static>>,
     /// The name of the job that it joins.
     pub waits_for: Option<String>,
-    /// What it waits for, if that is something shared.
+    /// What it waits for, if that is something shared, or a call with a name.
     pub resource: Option<Resource>,
     /// The earliest deadline in force.
     pub deadline: Option<Instant>,
-    /// Why it is to stop, if it is.
+    /// Why it is to stop, if it is; of an abandoned call, why it was left behind.
     pub cancelled: Option<Reason>,
     /// The name of the thread that it runs on.
     pub thread: Option<Arc<str>>,

@@ -222,9 +222,9 @@ fn a_refused_start_rescues_and_is_counted() {
 fn a_thread_that_is_asked_for_is_not_alive() {
     let asked: Arc<OnceLock<Arc<PoolCore>>> = Arc::default();
     let seen = Arc::new(Mutex::new(None));
-    let (asks, sees) = (Arc::clone(&asked), Arc::clone(&seen));
+    let (pool, counts) = (Arc::clone(&asked), Arc::clone(&seen));
     let refuse = Arc::new(move |_| {
-        *sees.lock().unwrap() = asks.get().map(|core| core.counts());
+        *counts.lock().unwrap() = pool.get().map(|core| core.counts());
         true
     });
     let core = PoolCore::new(Config { refuse: Some(refuse), ..Config::default() });

@@ -24,7 +24,7 @@
 
 use crate::{
     cancel::{
-        current::{self, Activity},
+        current::{self, Activity, Look, On, Thing},
         reason::{Cancelled, Label, Reason},
     },
     error::drop_guarded,
@@ -172,8 +172,8 @@ impl Options {
         let permit = self.limit.unwrap_or_else(Limit::of_the_process).acquire(place)?;
         // A permit that came together with a stop: the call has not begun, so it never does.
         wait::enter()?;
-        let entry = Entry::new(permit, Label::new("abandoned call", self.name, place));
-        let key = entry.key;
+        let entry = Entry::new(permit, Label::new("abandoned call", self.name.clone(), place));
+        let (key, name) = (entry.key, self.name);
         let handover = Arc::new(Handover::new());
         // Where no thread can be had, the closure is still here.
         let work = Arc::new(Mutex::new(Some((f, entry))));
@@ -191,7 +191,7 @@ impl Options {
             return Ok(run_here(place, work.unwrap_or_else(|| unreachable!("no thread has taken it"))));
         }
         drop(work);
-        let (ended, entry) = await_end(&handover, place, key)?;
+        let (ended, entry) = await_end(&handover, place, key, name)?;
         drop(entry);
         ended.or_else(|payload| resume_unwind(payload))
     }
@@ -230,9 +230,15 @@ fn run_here<T, F: FnOnce() -> T>(place: &'static Location<'static>, (f, _entry):
 }
 
 /// Waits for the end of a call, or leaves it behind.
-fn await_end<T>(handover: &Handover<T>, place: &'static Location<'static>, key: usize) -> Result<T, Cancelled> {
+fn await_end<T>(
+    handover: &Handover<T>,
+    place: &'static Location<'static>,
+    key: usize,
+    name: Option<SmolStr>,
+) -> Result<T, Cancelled> {
     let _hold = Hold::new(current::clock());
-    let call = Call { activity: Activity::Abandon, place, on: None, ends: Wait::Open };
+    let on = name.map(|name| On::Thing(Arc::new(Named(name))));
+    let call = Call { activity: Activity::Abandon, place, on, ends: Wait::Open };
     let stop = match wait::wait(&call, None, |seat| handover.look(seat)) {
         Ok(ended) => return Ok(ended),
         Err(end) => end.stop(),
@@ -243,6 +249,15 @@ fn await_end<T>(handover: &Handover<T>, place: &'static Location<'static>, key: 
     let ended = handover.leave();
     CALLS.get().lock().left += u64::from(ended.is_none());
     ended.ok_or(stop)
+}
+
+/// A call that is waited for, as it shows where it has a name.
+struct Named(SmolStr);
+
+impl Thing for Named {
+    fn look(&self) -> Look {
+        Look { name: Some(self.0.clone()), ..Look::default() }
+    }
 }
 
 /// Stands between a call and who waits for it: what it ends with is for one of the two.
@@ -466,10 +481,18 @@ impl Limit {
         if turns.try_pass(&self.calls).is_none() {
             // Calls that hold permits may run outside.
             let _hold = Hold::new(current::clock());
-            let call = Call { activity: Activity::AbandonLimit, place, on: None, ends: Wait::Open };
+            let on = Some(On::Thing(Arc::new(self.clone())));
+            let call = Call { activity: Activity::AbandonLimit, place, on, ends: Wait::Open };
             turns.pass(&call, None, &self.calls).map_err(End::stop)?;
         }
         Ok(Permit { generation: generation(), limit: self })
+    }
+}
+
+impl Thing for Limit {
+    fn look(&self) -> Look {
+        let (running, waiting) = self.turns.get().look(|running, waiting| (running.0, waiting));
+        Look { used: Some((running, self.calls)), waiting, ..Look::default() }
     }
 }
 
@@ -530,11 +553,11 @@ mod tests {
             let calls = Arc::clone(&handover);
             let key = usize::MAX; // of no call
             assert_eq!(
-                stopped_after(move || assert!(calls.end(7).is_ok()), || await_end(&handover, place(), key)).ok(),
+                stopped_after(move || assert!(calls.end(7).is_ok()), || await_end(&handover, place(), key, None)).ok(),
                 Some(7)
             );
             let handover = Handover::new();
-            assert!(stopped_after(|| (), || await_end(&handover, place(), key)).is_err());
+            assert!(stopped_after(|| (), || await_end(&handover, place(), key, None)).is_err());
             assert_eq!(handover.end(8), Err(8));
         });
     }

@@ -134,7 +134,9 @@ impl Condvar {
         Ok(guard)
     }
 
-    /// As [`wait`](Condvar::wait), but no longer than `timeout`; then takes the mutex all the same. Tells whether it was notified.
+    /// As [`wait`](Condvar::wait), but no longer than `timeout`; then takes the mutex all the same.
+    ///
+    /// The `bool` says whether it was *notified*: the opposite of `timed_out` of std's result.
     ///
     /// # Cancellation
     ///

@@ -32,6 +32,10 @@ use std::{
 /// *Order*: a newcomer may take it before those who wait, which is what makes short locks cheap, but not for long: who has
 /// been woken once and came too late is the next to have it.
 ///
+/// *After a stop* [`lock`](Mutex::lock) is refused, since it is a checkpoint; so what must be put back then is put back in a
+/// [`cleanup`](crate::region::cleanup) or a [`shield`](crate::region::shield), or, in a `Drop`, into a mutex of std. The recipe
+/// [A pool of connections](crate::docs::recipes) shows it.
+///
 /// *Deadlocks*: a second lock by the thread that has it is answered by [`LockError::WouldDeadlock`], and so is the last wait
 /// of a ring of locks and joins. What has a time limit ends by itself, and is left to that.
 ///

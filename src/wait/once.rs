@@ -176,6 +176,8 @@ impl<T> OnceCell<T> {
 
     /// Returns the value; makes it first, if nobody has. While somebody else makes it, blocks.
     ///
+    /// An `init` with an error type of its own is wrapped: `cell.get_or_try_init(|| Ok(load()?))`.
+    ///
     /// If `init` fails, the cell stays empty, the error is returned here, and the next who waits calls its own `init`. So it
     /// is if `init` panics, or returns the [`Cancelled`](crate::Cancelled) by which it was stopped.
     ///

@@ -79,6 +79,10 @@ impl Thing for Shared {
 /// First come, first served: who asks for much is not passed by those who ask for less, and nobody takes a permit while
 /// others wait. The number can be changed while it is in use.
 ///
+/// *Deadlocks* are not answered, as they are by a [`Mutex`](crate::sync::Mutex): a permit may be given back by any thread, so
+/// nobody can say that it never will. Who has some and wants more may wait for ever: take what is needed in one
+/// [`acquire_many`](Semaphore::acquire_many), or wait with a limit. In virtual time a standstill is reported.
+///
 /// A [`Permit`] is given back when it is dropped, by whichever thread and also by a panic. It borrows nothing, so it may
 /// outlive the semaphore, and go where its work goes.
 ///

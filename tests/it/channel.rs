@@ -369,8 +369,8 @@ fn who_is_to_stop_is_told_so_and_not_that_the_other_end_is_gone() {
                 token.cancel();
                 drop(sender);
             };
-            let received = meanwhile("recv", || channel::recv(&receiver), stopped);
-            assert!(matches!(received, Err(RecvError::Cancelled(_))), "{received:?}");
+            let got = meanwhile("recv", || channel::recv(&receiver), stopped);
+            assert!(matches!(got, Err(RecvError::Cancelled(_))), "{got:?}");
             let (sender, receiver) = bounded(0);
             let stopped = |token: &CancelToken| {
                 token.cancel();
@@ -386,12 +386,12 @@ fn who_is_to_stop_is_told_so_and_not_that_the_other_end_is_gone() {
 fn a_select_that_finds_a_channel_closed_by_a_stop_tells_the_stop() {
     guarded(|| {
         let (sender, receiver) = bounded::<u32>(1);
-        let receives = || channel::select! { recv(receiver) -> got => channel::received(got) };
+        let select = || channel::select! { recv(receiver) -> got => channel::received(got) };
         sender.send(7).unwrap();
-        assert_eq!(cancelled().enter(receives).ok(), Some(7), "what was received is not lost");
+        assert_eq!(cancelled().enter(select).ok(), Some(7), "what was received is not lost");
         drop(sender);
-        assert!(matches!(cancelled().enter(receives), Err(RecvError::Cancelled(_))));
-        assert!(matches!(receives(), Err(RecvError::Closed)));
+        assert!(matches!(cancelled().enter(select), Err(RecvError::Cancelled(_))));
+        assert!(matches!(select(), Err(RecvError::Closed)));
         let (sender, receiver) = bounded(1);
         let sends = || channel::select! { send(sender, 7) -> put => channel::sent(put) };
         assert!(cancelled().enter(sends).is_ok());
