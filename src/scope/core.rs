@@ -422,15 +422,14 @@ impl Tally<Core> {
         if job.is_some_and(|job| job.outcome().is_some()) {
             return vec![Arc::new(Moving)];
         }
-        let now = self.node.clock().now();
         let jobs = self.lock();
         let queued = match job {
             Some(job) => jobs.find(job).is_some(),
             None => !jobs.queue.is_empty(),
         };
         let ends = match job {
-            Some(job) => job.ends_by_itself(now),
-            None => jobs.queue.iter().any(|entry| entry.shared().ends_by_itself(now)),
+            Some(job) => job.ends_by_itself(),
+            None => jobs.queue.iter().any(|entry| entry.shared().ends_by_itself()),
         };
         if ends {
             return vec![Arc::new(Moving)];

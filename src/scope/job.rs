@@ -32,10 +32,7 @@ use crate::{
     raw::{Head, Shared},
 };
 use once_cell::race::OnceBox;
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::sync::{Arc, OnceLock};
 
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
@@ -232,10 +229,10 @@ impl Job {
         self.rest.get().is_some_and(|rest| rest.watch.get().is_some())
     }
 
-    /// Whether it will be given up by its own timeout if nobody comes for it, and that is still to come.
-    pub(crate) fn ends_by_itself(&self, now: Instant) -> bool {
-        let deadline = || self.own().and_then(|node| node.deadline());
-        self.is_watched() && self.is_queued() && deadline().is_some_and(|at| at > now)
+    /// Whether it will be given up by its own timeout if nobody comes for it. Also if that is over, and who watches it is late:
+    /// then it is about to be.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        self.is_watched() && self.is_queued() && self.own().is_some_and(|node| node.deadline().is_some())
     }
 
     /// How it was cancelled alone, before its scope was: by its handle or itself, which is the scope's will, or by its

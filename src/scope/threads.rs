@@ -378,15 +378,17 @@ mod tests {
             current::{Ground, Strand},
             deadline::Deadline,
             node::{Node, Parents, Sight, Terms},
-            reason::Label,
+            reason::{Label, TimedOut},
         },
         park::{clock::Clock, virtual_run::Run},
+        pool::Pool,
         scope::{core::Setup, options::ScopeOptions},
         wait::given::{SHORT, node, soon, stand, until},
     };
     use std::{
         panic::Location,
         sync::{OnceLock, mpsc},
+        time::Duration,
     };
 
     #[test]
@@ -409,6 +411,27 @@ mod tests {
         };
         assert!(rescued(), "another thread may have queued a job since its look");
         assert!(!rescued(), "it would not get to sleep");
+    }
+
+    #[test]
+    fn a_queued_job_whose_time_is_over_ends_by_itself_however_late_who_watches_it_is() {
+        soon(|| {
+            let pool = Pool::builder().max_threads(1).build().unwrap_or_else(|error| unreachable!("{error}"));
+            // This thread sees that the time is over, as a rule, before the alarm's thread has woken.
+            for _ in 0..20 {
+                let ended = ScopeOptions::new().pool(&pool).inline(false).open(|s| {
+                    let taken = s.job("takes the thread").spawn(|| Ok(crate::sleep(Duration::MAX)?));
+                    drop(s.job("late").isolated().timeout(SHORT).spawn(|| Ok(())));
+                    let (late, _) = s.core().alive().pop().ok_or_else(|| anyhow::anyhow!("it has ended"))?;
+                    let over = Instant::now() + SHORT;
+                    until(|| Instant::now() >= over);
+                    assert!(late.ends_by_itself() || late.outcome().is_some());
+                    taken.cancel();
+                    Ok(())
+                });
+                assert!(ended.is_err_and(|group| group.find::<TimedOut>().is_some()), "nobody has joined it");
+            }
+        });
     }
 
     /// In `cleanup` a deadline above stops nobody, but the owner at its exit marks it, and runs what goes with that.
