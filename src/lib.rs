@@ -58,7 +58,8 @@ pub mod region {
 /// Their constructors allocate, and are not `const`: a static is a [`LazyLock`](std::sync::LazyLock), as in
 /// `static SLOTS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::named("slots", 4));`.
 ///
-/// Each has a `named` form, whose name shows in [snapshots](crate::snapshot), with who has it and how many wait.
+/// All but [`Barrier`](sync::Barrier) and [`Event`](sync::Event) have a `named` form, whose name shows in
+/// [snapshots](crate::snapshot), with who has it and how many wait.
 pub mod sync {
     pub use crate::error::LockError;
     pub use crate::wait::{

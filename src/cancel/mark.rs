@@ -88,6 +88,12 @@ pub(super) struct Change {
     shown: bool,
 }
 
+/// Waits until a cancel that has begun to mark has marked all: for who may have been told of another's stop before its own.
+#[cfg(not(any(tassel_loom, tassel_shuttle)))]
+pub(crate) fn await_marks() {
+    drop(tree_lock());
+}
+
 impl Node {
     /// Whether a stop of a parent in that state is one that this node sees.
     fn sees(&self, state: u32) -> bool {

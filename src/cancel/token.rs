@@ -228,19 +228,25 @@ impl CancelToken {
 
     /// Returns a channel that never has a message and disconnects on the cancel, for a `select!` of your own.
     ///
+    /// It tells of this token. Inside a `fail_after`, a `shield` or a `cleanup`, take that of
+    /// [`current`](CancelToken::current) *there*: one from outside does not know of the limit, and behind a shield it is
+    /// disconnected when [`checkpoint`](crate::checkpoint) has nothing to say, so that a loop would spin. The other arms pass
+    /// what they get through [`channel::received`](crate::channel::received).
+    ///
     /// # Examples
     ///
     /// ```
-    /// use crossbeam::channel::{select, unbounded};
+    /// use tassel::channel::{received, select, unbounded};
     /// let token = tassel::CancelToken::new();
     /// let (_sender, work) = unbounded::<u32>();
     /// let stop = token.receiver();
     /// token.cancel();
     /// let got = select! {
-    ///     recv(work) -> message => message.ok(),
+    ///     recv(work) -> message => Some(received(message)?),
     ///     recv(stop) -> _ => None,
     /// };
     /// assert_eq!(got, None);
+    /// # Ok::<(), tassel::Error>(())
     /// ```
     #[must_use]
     pub fn receiver(&self) -> CancelReceiver {

@@ -23,7 +23,7 @@ use crate::cancel::reason::{Cancelled, is_looked_for};
 /// let guard = mutex.lock()?;
 /// let again = mutex.lock(); // a mutex of std would hang, or panic
 /// assert!(matches!(again, Err(LockError::WouldDeadlock { .. })));
-/// // waiting for a mutex (src/main.rs:4) would deadlock: a thread has it already, and must let it go first
+/// // waiting for a mutex (src/main.rs:4) would deadlock: this thread has it already, and must let it go first
 /// # Ok::<(), tassel::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ pub enum LockError {
     Cancelled(Cancelled),
     /// The code here would wait for itself for ever: its own thread has the lock, or whoever has it waits for this code.
     WouldDeadlock {
-        /// What was asked for: ``mutex `accounts` ``, or `a lock` if it has no name.
+        /// What was asked for: ``mutex `accounts` ``, ``lock `config` `` (an `RwLock`) or ``cell `table` ``; without a name,
+        /// `a mutex`, `a lock` or `a cell`.
         lock: String,
         /// Where it was asked for.
         place: &'static Location<'static>,
@@ -65,12 +66,23 @@ impl fmt::Display for LockError {
             LockError::WouldDeadlock { lock, place, cycle } => {
                 write!(f, "waiting for {lock} ({}:{}) would deadlock: ", place.file(), place.line())?;
                 match cycle.as_slice() {
-                    [only] => write!(f, "{} has it already, and must let it go first", Quoted(only)),
+                    [only] => write_own(f, lock, only),
                     ring => write_ring(f, ring),
                 }
             }
         }
     }
+}
+
+/// Why a lock is asked for in vain by who has it.
+fn write_own(f: &mut fmt::Formatter<'_>, lock: &str, who: &str) -> fmt::Result {
+    match who {
+        "thread" => f.write_str("this thread")?,
+        who => write!(f, "{}", Quoted(who))?,
+    }
+    // What is made is not there to be let go.
+    let is_made = lock.trim_start_matches("a ").starts_with("cell");
+    f.write_str(if is_made { " is making its value" } else { " has it already, and must let it go first" })
 }
 
 impl Error for LockError {
@@ -123,7 +135,9 @@ mod tests {
             );
         };
         told(&["a"], "job `a` has it already, and must let it go first");
-        told(&["thread"], "a thread has it already, and must let it go first");
+        told(&["thread"], "this thread has it already, and must let it go first");
+        let cell = LockError::WouldDeadlock { lock: "a cell".into(), place, cycle: vec!["a".into()] };
+        assert!(cell.to_string().ends_with(" would deadlock: job `a` is making its value"), "{cell}");
         told(&["a", "b"], "job `a` waits for job `b`, which waits for job `a`");
     }
 }

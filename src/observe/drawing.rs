@@ -88,14 +88,15 @@ impl<'s> Drawing<'s> {
         }
         let body = if entry.kind == Kind::Scope { "body " } else { "" };
         let mut does = format!("{head}: {body}{}", entry.state);
+        // Before whom it waits for, who is somewhere else.
+        if let Some(at) = entry.waits_at.filter(|at| *at != entry.place) {
+            does = format!("{does} at {}", self::place(at));
+        }
         if let Some(job) = &entry.waits_for {
             does = format!("{does} for job `{job}`");
         }
         if let Some(resource) = &entry.resource {
             does = format!("{does}{}", shared(resource));
-        }
-        if let Some(at) = entry.waits_at.filter(|at| *at != entry.place) {
-            does = format!("{does} at {}", self::place(at));
         }
         let mut parts = vec![does];
         parts.extend(entry.since.map(|since| format!("for {}", span(taken.saturating_duration_since(since)))));

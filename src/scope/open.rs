@@ -365,8 +365,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// The job waits in the queue until a worker or the scope's own thread takes it: when this thread waits, in a join or at the
     /// end of the body say, and else in a fraction of a millisecond, if the pool's parallelism is not used up. Where the
     /// system refuses a thread, it waits longer; it is never lost. It may borrow anything that outlives the scope
-    /// (so not a local of the body: move that in), and may spawn more jobs into it. It belongs to the scope, not to the place of this call: a region around the
-    /// call does not stop it; use [`job`](Scope::job)`(..).timeout(..)`, or a scope inside the region.
+    /// (so not a local of the body: move that in), and may spawn more jobs into it. It belongs to the scope, not to the place
+    /// of this call: a region around the call does not stop it, so use [`job`](Scope::job)`(..).timeout(..)`, or a scope inside
+    /// the region; and a [value](crate::value) bound around it is not seen in it, so bind it inside the closure.
+    ///
+    /// What a closure may return, and what to write where the compiler is not content, stands at [`Return`].
     ///
     /// A job that waits in a call of this library lets another worker start at once. One that waits elsewhere, in a read
     /// of a socket, a lock of std or for a child process, looks busy at first: where as many of these run as the pool's

@@ -256,7 +256,7 @@ struct Named(SmolStr);
 
 impl Thing for Named {
     fn look(&self) -> Look {
-        Look { name: Some(self.0.clone()), ..Look::default() }
+        Look { name: Some(self.0.clone()), waiting: 1, ..Look::default() }
     }
 }
 

@@ -22,6 +22,7 @@
 use crate::{
     cancel::{
         current::{self, Activity},
+        mark::await_marks,
         reason::Cancelled,
     },
     park::{
@@ -266,15 +267,25 @@ fn send_at<T>(
     })
 }
 
-/// What a receive is told of a channel that is closed. Looks once more: see the fourth promise.
+/// Looks once more, where a channel is closed: see the fourth promise. Whoever was at the other end may have seen the mark of
+/// a node above while those below were still being marked, this one among them.
+#[cold]
+fn check_closed() -> Result<(), Cancelled> {
+    current::check()?;
+    if !mutant!("closed_before_the_mark") {
+        await_marks();
+    }
+    current::check()
+}
+
 #[cold]
 fn no_sender() -> RecvError {
-    current::check().map_or_else(RecvError::Cancelled, |()| RecvError::Closed)
+    check_closed().map_or_else(RecvError::Cancelled, |()| RecvError::Closed)
 }
 
 #[cold]
 fn no_receiver<T>(value: T) -> SendError<T> {
-    match current::check() {
+    match check_closed() {
         Ok(()) => SendError::Closed(value),
         Err(stop) => SendError::Cancelled(value, stop),
     }

@@ -195,7 +195,12 @@ impl Condvar {
                 return Err(LockError::Cancelled(stop));
             }
         };
-        match mutex.try_lock().map_or_else(|| mutex.wait(), Ok) {
+        // No closure: a place is not passed on to one.
+        let again = match mutex.try_lock() {
+            Some(guard) => Ok(guard),
+            None => mutex.wait(),
+        };
+        match again {
             Ok(guard) => Ok((guard, notified)),
             Err(error) => {
                 if let Some(arrival) = arrival.filter(|_| notified) {

@@ -32,6 +32,7 @@ use crate::{
     cancel::current::{self, Strand},
     error::LockError,
     prim::{Mutex, MutexGuard},
+    wait::door::Kind,
 };
 use smol_str::SmolStr;
 use std::{
@@ -45,15 +46,12 @@ pub(crate) trait Owned: Send + Sync {
     /// Its kind, and its name, for errors.
     fn what(&self) -> (&'static str, Option<SmolStr>);
 
-    /// Those who have it now, as far as they are known: for who wants it for itself `alone`, or to share it with others.
-    fn owners(&self, alone: bool) -> Vec<Owner>;
-}
+    /// The line of code on this thread that keeps it from who wants it here in this way.
+    fn own(&self, kind: Kind) -> Option<u64>;
 
-/// A thread that has something, and the line of code that took it there (0: none).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
-    pub(crate) thread: u64,
-    pub(crate) line: u64,
+    /// The threads that keep it from one that waits for it in this way, as far as they are known: who has it, and who comes
+    /// first.
+    fn owners(&self, kind: Kind, waiter: u64) -> Vec<u64>;
 }
 
 /// What is waited for.
@@ -61,8 +59,8 @@ pub(crate) struct Owner {
 pub(crate) enum For {
     /// The end of a job.
     Job(Arc<Strand>),
-    /// Whoever has it, and keeps out who wants it alone, if that is set, or to share it.
-    Lock(Arc<dyn Owned>, bool),
+    /// Whoever keeps it from the thread of that number.
+    Lock(Arc<dyn Owned>, Kind, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +74,7 @@ impl For {
     fn keys(&self) -> Vec<Key> {
         match self {
             For::Job(strand) => vec![Key::Line(strand.id)],
-            For::Lock(lock, alone) => lock.owners(*alone).iter().map(|owner| Key::Thread(owner.thread)).collect(),
+            For::Lock(lock, kind, waiter) => lock.owners(*kind, *waiter).into_iter().map(Key::Thread).collect(),
         }
     }
 }
@@ -145,40 +143,46 @@ pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<
     Ok(Entered { wait, keys })
 }
 
-/// Enters a wait for a lock, `alone` or to share it, by the code here. `None`: its own limit can end it.
-pub(crate) fn enter_lock<L: Owned + 'static>(
-    lock: &Arc<L>,
-    alone: bool,
-    place: &'static Location<'static>,
-) -> Result<Option<Entered>, LockError> {
-    let refused = |cycle| {
-        let lock = match lock.what() {
+/// A wait for a lock by the code here.
+pub(crate) struct Asks<'a, L> {
+    pub(crate) lock: &'a Arc<L>,
+    pub(crate) kind: Kind,
+    pub(crate) place: &'static Location<'static>,
+}
+
+impl<L: Owned + 'static> Asks<'_, L> {
+    /// `Err` if this thread has it: that needs no search, and a limit is no reason to wait.
+    pub(crate) fn refuse_own(&self) -> Result<(), LockError> {
+        self.lock.own(self.kind).map_or(Ok(()), |line| Err(self.refused(own_ring(line))))
+    }
+
+    /// Enters the wait. `None`: its own limit can end it.
+    pub(crate) fn enter(&self) -> Result<Option<Entered>, LockError> {
+        let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
+        if deadline.is_some() {
+            return Ok(None);
+        }
+        let lock = Arc::clone(self.lock) as Arc<dyn Owned>;
+        let entered = enter(&current::chain(), &For::Lock(lock, self.kind, current::thread()));
+        entered.map(Some).map_err(|cycle| self.refused(cycle))
+    }
+
+    #[cold]
+    fn refused(&self, cycle: Vec<String>) -> LockError {
+        let lock = match self.lock.what() {
             (what, Some(name)) => format!("{what} `{name}`"),
             (what, None) => format!("a {what}"),
         };
-        LockError::WouldDeadlock { lock, place, cycle }
-    };
-    let me = current::thread();
-    if let Some(owner) = lock.owners(alone).into_iter().find(|owner| owner.thread == me) {
-        return Err(refused(own_ring(owner)));
+        LockError::WouldDeadlock { lock, place: self.place, cycle }
     }
-    let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
-    if deadline.is_some() {
-        return Ok(None);
-    }
-    let entered = enter(&current::chain(), &For::Lock(Arc::clone(lock) as Arc<dyn Owned>, alone));
-    entered.map(Some).map_err(refused)
 }
 
-/// The ring of the code here and one that has what it wants, on this thread: itself, as a rule, or one that stands below it.
-fn own_ring(owner: Owner) -> Vec<String> {
+/// The ring of the code here and a line on this thread that has what it wants: itself, as a rule, or one that stands below it.
+fn own_ring(line: u64) -> Vec<String> {
     let chain = current::chain();
-    let name_of = |strand: Option<&Arc<Strand>>| strand.map_or_else(|| "thread".to_owned(), name);
-    let mut ring = vec![name_of(chain.first())];
-    let other = name_of(chain.iter().find(|strand| strand.id == owner.line));
-    if ring[0] != other {
-        ring.push(other);
-    }
+    let mut ring = vec![chain.first().map_or_else(|| "thread".to_owned(), name)];
+    let below = chain.iter().skip(1).find(|strand| strand.id == line).map(name);
+    ring.extend(below.filter(|below| below != "body" || ring[0] != "body"));
     ring
 }
 

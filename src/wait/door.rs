@@ -45,13 +45,18 @@ use crate::{
     prim::{AtomicU8, AtomicU64, Mutex, Ordering},
     wait::{
         self, Call,
-        cycle::{self, Owned, Owner},
+        cycle::{Asks, Owned},
         reading,
         turnstile::{Queue, Ticket},
     },
 };
 use smol_str::SmolStr;
-use std::{collections::BTreeSet, fmt, hint, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt, hint,
+    marker::PhantomData,
+    sync::{Arc, MutexGuard},
+};
 
 const WAITED: u8 = 1;
 const COMING: u8 = 2;
@@ -76,12 +81,21 @@ pub(crate) enum Of {
     RwLock,
 }
 
+/// One who queues.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    kind: Kind,
+    thread: u64,
+}
+
 /// Who waits for a lock, and who has it.
 pub(crate) struct Door {
     of: Of,
+    /// Unique in the process.
+    id: u64,
     name: Option<SmolStr>,
     sign: AtomicU8,
-    queue: Mutex<Queue<Kind>>,
+    queue: Mutex<Queue<Waiter>>,
     /// The thread and the line of code that have it alone. Published by the lock, or by whatever they wait for next.
     thread: AtomicU64,
     line: AtomicU64,
@@ -90,7 +104,19 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn new(of: Of, name: Option<SmolStr>) -> Arc<Self> {
         let (sign, queue) = (AtomicU8::new(0), Mutex::default());
-        Arc::new(Door { of, name, sign, queue, thread: AtomicU64::new(0), line: AtomicU64::new(0) })
+        Arc::new(Door {
+            of,
+            id: current::next_id(),
+            name,
+            sign,
+            queue,
+            thread: AtomicU64::new(0),
+            line: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Tries, unless those who queue come first.
@@ -111,15 +137,29 @@ impl Door {
         if let Some(got) = self.spin(&mut take) {
             return Ok(got);
         }
-        let _entered = cycle::enter_lock(self, kind == Kind::Alone, call.place)?;
-        let mut ticket = None;
+        let asks = Asks { lock: self, kind, place: call.place };
+        asks.refuse_own()?;
+        let (mut ticket, mut entered) = (None, None);
         let waited = with_chair(|chair| {
-            wait::wait_in(chair, call, None, &mut |seat| self.look(&mut ticket, kind, seat, &mut take))
+            wait::wait_in(chair, call, None, &mut |seat| {
+                if let Some(got) = self.look(&mut ticket, kind, seat, &mut take) {
+                    return Some(Ok(got));
+                }
+                // Not before it queues: who comes later does not stand in its way.
+                if entered.is_none() {
+                    match asks.enter() {
+                        Ok(wait) => entered = Some(wait),
+                        Err(refused) => return Some(Err(refused)),
+                    }
+                }
+                None
+            })
         });
-        if let (Err(_), Some(ticket)) = (&waited, ticket) {
+        let got = waited.unwrap_or_else(|end| Err(LockError::Cancelled(end.stop())));
+        if let (Err(_), Some(ticket)) = (&got, ticket) {
             self.leave(ticket);
         }
-        waited.map_err(|end| LockError::Cancelled(end.stop()))
+        got
     }
 
     fn spin<G>(&self, take: &mut impl FnMut() -> Option<G>) -> Option<G> {
@@ -150,7 +190,7 @@ impl Door {
     ) -> Option<G> {
         let mut queue = self.queue.lock();
         let is_new = ticket.is_none();
-        let mine = *ticket.get_or_insert_with(|| queue.push(seat, kind));
+        let mine = *ticket.get_or_insert_with(|| queue.push(seat, Waiter { kind, thread: current::thread() }));
         let is_first = queue.first().is_some_and(|(first, ..)| first == mine);
         let before = if is_first {
             // Pairs with the exchange in `left`, before the cell is tried: see the module header.
@@ -230,15 +270,15 @@ impl Door {
     }
 
     /// Has the first of the queue come, if it is of that kind: the result is to be poked, after the queue is unlocked.
-    fn tell(&self, queue: &mut Queue<Kind>, is: impl FnOnce(Kind) -> bool) -> Option<Arc<Seat>> {
-        let (_, seat, _) = queue.first().filter(|(.., kind)| is(**kind))?;
+    fn tell(&self, queue: &mut Queue<Waiter>, is: impl FnOnce(Kind) -> bool) -> Option<Arc<Seat>> {
+        let (_, seat, _) = queue.first().filter(|(.., waiter)| is(waiter.kind))?;
         // In the lock: the first takes it away before it tries.
         self.sign.fetch_or(COMING, Ordering::Relaxed);
         Some(Arc::clone(seat))
     }
 
     /// Takes the signs down where nobody queues any more.
-    fn take_down(&self, queue: &mut Queue<Kind>) {
+    fn take_down(&self, queue: &mut Queue<Waiter>) {
         if queue.first().is_none() {
             self.sign.fetch_and(0, Ordering::Relaxed);
         }
@@ -246,16 +286,21 @@ impl Door {
 
     /// The code here has it alone now.
     #[inline]
-    pub(crate) fn hold(&self) {
+    fn hold(&self) {
         self.thread.store(current::thread(), Ordering::Relaxed);
         self.line.store(current::line(), Ordering::Relaxed);
     }
 
     /// It has not any more; said before the cell is unlocked.
     #[inline]
-    pub(crate) fn let_go(&self) {
+    fn let_go(&self) {
         self.thread.store(0, Ordering::Relaxed);
         self.line.store(0, Ordering::Relaxed);
+    }
+
+    /// The thread and the line that have it alone; 0: none.
+    fn holder(&self) -> (u64, u64) {
+        (self.thread.load(Ordering::Relaxed), self.line.load(Ordering::Relaxed))
     }
 
     /// How many queue.
@@ -283,30 +328,55 @@ impl Owned for Door {
         (what, self.name.clone())
     }
 
-    /// Who shares it with others does not keep out who shares.
-    fn owners(&self, alone: bool) -> Vec<Owner> {
-        let (thread, line) = (self.thread.load(Ordering::Relaxed), self.line.load(Ordering::Relaxed));
-        let readers = if alone && self.of == Of::RwLock { reading::readers(self) } else { Vec::new() };
-        let readers = readers.into_iter().map(|(thread, line)| Owner { thread, line });
-        readers.chain((thread != 0).then_some(Owner { thread, line })).collect()
+    fn own(&self, kind: Kind) -> Option<u64> {
+        let (thread, line) = self.holder();
+        let reads = || (self.of == Of::RwLock && kind == Kind::Alone).then(|| reading::here(self.id)).flatten();
+        (thread == current::thread()).then_some(line).or_else(reads)
+    }
+
+    fn owners(&self, kind: Kind, waiter: u64) -> Vec<u64> {
+        let (thread, _) = self.holder();
+        let mut owners: Vec<u64> = (thread != 0).then_some(thread).into_iter().collect();
+        match kind {
+            _ if self.of == Of::Mutex => {}
+            Kind::Alone => owners.extend(reading::readers(self.id).into_iter().map(|(thread, _)| thread)),
+            // Who reads does not keep it out; but who came first, and waits for those who read.
+            Kind::Shared => {
+                let first = self.queue.lock().first().map(|(.., first)| first.thread);
+                owners.extend(first.filter(|first| *first != waiter && !mutant!("first_of_the_queue_forgotten")));
+            }
+        }
+        owners
     }
 }
 
 impl Thing for Door {
     fn look(&self) -> Look {
-        let lines = self.owners(true).into_iter().map(|owner| owner.line);
+        let readers = if self.of == Of::RwLock { reading::readers(self.id) } else { Vec::new() };
+        let lines = readers.into_iter().chain([self.holder()]).map(|(_, line)| line);
         let holders = lines.filter(|line| *line != 0).collect::<BTreeSet<_>>().into_iter().collect();
         Look { name: self.name.clone(), holders, used: None, waiting: self.waiting() }
     }
 }
 
-/// Says, when it is dropped, that its holder has it no more. For a guard, before that of the cell.
-pub(crate) struct Held<'a>(pub(crate) &'a Door);
+/// Says that the code here has it alone, and, when it is dropped, that it has it no more. For a guard, before that of the cell.
+pub(crate) struct Held<'a> {
+    door: &'a Door,
+    _stays_on_its_thread: PhantomData<MutexGuard<'a, ()>>,
+}
+
+impl<'a> Held<'a> {
+    #[inline]
+    pub(crate) fn new(door: &'a Door) -> Self {
+        door.hold();
+        Held { door, _stays_on_its_thread: PhantomData }
+    }
+}
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.let_go();
+        self.door.let_go();
     }
 }
 

@@ -33,11 +33,15 @@ use std::{
 /// been woken once and came too late is the next to have it.
 ///
 /// *After a stop* [`lock`](Mutex::lock) is refused, since it is a checkpoint; so what must be put back then is put back in a
-/// [`cleanup`](crate::region::cleanup) or a [`shield`](crate::region::shield), or, in a `Drop`, into a mutex of std. The recipe
-/// [A pool of connections](crate::docs::recipes) shows it.
+/// [`cleanup`](crate::region::cleanup) or a [`shield`](crate::region::shield), or, where nothing is waited for under the lock,
+/// into a mutex of std. The recipe [A pool of connections](crate::docs::recipes) shows it.
 ///
 /// *Deadlocks*: a second lock by the thread that has it is answered by [`LockError::WouldDeadlock`], and so is the last wait
-/// of a ring of locks and joins. What has a time limit ends by itself, and is left to that.
+/// of a ring of locks and joins. What has a time limit ends by itself, and is left to that: only a second lock by the same
+/// thread is answered there.
+///
+/// *Not found* is a guard that is held over the end of a scope, one of whose jobs waits for it: that hangs, and is reported in
+/// virtual time only. So let go before the scope ends, or take it in the jobs alone.
 ///
 /// # Examples
 ///
@@ -78,7 +82,7 @@ impl<T> Mutex<T> {
     /// # Cancellation
     ///
     /// Always a checkpoint, also if it is free. A waiter that is told to stop leaves its place, and the turn to which it was
-    /// woken goes to the next.
+    /// woken goes to the next. For a limit on time, wait in [`move_on_after`](crate::region::move_on_after).
     ///
     /// # Errors
     ///
@@ -110,8 +114,7 @@ impl<T> Mutex<T> {
 
     #[inline]
     fn guard<'a>(&'a self, cell: CellGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.door.hold();
-        MutexGuard { _held: Held(&self.door), cell, mutex: self, _leaves: Leaves(&self.door) }
+        MutexGuard { _held: Held::new(&self.door), cell, mutex: self, _leaves: Leaves(&self.door) }
     }
 
     /// Returns the value. Nobody else can have it: no lock is needed.
@@ -208,7 +211,7 @@ mod tests {
                 until(|| own.waiting() == 2);
                 drop(guard);
             });
-            until(|| !mutex.door.owners(true).is_empty());
+            until(|| !mutex.door.owners(Kind::Alone, 0).is_empty());
             let leave = move || {
                 let thread = thread::spawn({
                     let other = Arc::clone(&other);

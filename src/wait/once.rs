@@ -17,7 +17,8 @@ use crate::{
     prim::OnceLock,
     wait::{
         Call,
-        cycle::{self, Owned, Owner},
+        cycle::{Asks, Owned},
+        door::Kind,
         turnstile::{Rule, Turnstile},
     },
 };
@@ -74,9 +75,16 @@ impl Owned for Shared {
         ("cell", self.name.clone())
     }
 
-    fn owners(&self, _: bool) -> Vec<Owner> {
+    fn own(&self, _: Kind) -> Option<u64> {
         self.turns.look(|turn, _| match *turn {
-            Turn::Taken(thread, line) => vec![Owner { thread, line }],
+            Turn::Taken(thread, line) if thread == current::thread() => Some(line),
+            _ => None,
+        })
+    }
+
+    fn owners(&self, _: Kind, _: u64) -> Vec<u64> {
+        self.turns.look(|turn, _| match *turn {
+            Turn::Taken(thread, _) => vec![thread],
             Turn::Free | Turn::Given | Turn::Over => Vec::new(),
         })
     }
@@ -235,7 +243,9 @@ impl<T> OnceCell<T> {
     #[track_caller]
     fn wait(&self) -> Result<bool, LockError> {
         let call = Call::of(Activity::Once, &self.shared);
-        let _entered = cycle::enter_lock(&self.shared, true, call.place)?;
+        let asks = Asks { lock: &self.shared, kind: Kind::Alone, place: call.place };
+        asks.refuse_own()?;
+        let _entered = asks.enter()?;
         self.shared.turns.pass(&call, None, &()).map_err(|end| LockError::Cancelled(end.stop()))
     }
 

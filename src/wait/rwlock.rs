@@ -16,7 +16,7 @@ use crate::{
     wait::{
         Call,
         door::{Door, Held, Kind, Leaves, Of},
-        reading::Reads,
+        reading::{self, Reads},
     },
 };
 use std::{
@@ -34,7 +34,8 @@ use std::{
 ///
 /// *Deadlocks*: a thread that reads may read again, also while a writer waits. What it can never have, since it reads or
 /// writes already, is answered by [`LockError::WouldDeadlock`], and so is the last wait of a ring of locks and joins. Of a
-/// thread that has more than 16 read guards at once, it is not known what it reads.
+/// thread's read guards beyond 16 at once, nothing is known. With time limits, and at the end of a scope, it is as with a
+/// [`Mutex`](crate::sync::Mutex).
 ///
 /// # Examples
 ///
@@ -128,7 +129,7 @@ impl<T> RwLock<T> {
     #[track_caller]
     fn wait_to_read(&self) -> Result<RwLockReadGuard<'_, T>, LockError> {
         // Who waits to write waits for this thread.
-        if Reads::here(&*self.door).is_some() {
+        if reading::here(self.door.id()).is_some() {
             if let Some(cell) = self.cell.try_read() {
                 return Ok(self.reads(cell));
             }
@@ -146,13 +147,12 @@ impl<T> RwLock<T> {
 
     #[inline]
     fn reads<'a>(&'a self, cell: CellRead<'a, T>) -> RwLockReadGuard<'a, T> {
-        RwLockReadGuard { _reads: Reads::new(&*self.door), cell, _leaves: Leaves(&self.door) }
+        RwLockReadGuard { _reads: Reads::new(self.door.id()), cell, _leaves: Leaves(&self.door) }
     }
 
     #[inline]
     fn writes<'a>(&'a self, cell: CellWrite<'a, T>) -> RwLockWriteGuard<'a, T> {
-        self.door.hold();
-        RwLockWriteGuard { _held: Held(&self.door), cell, _leaves: Leaves(&self.door) }
+        RwLockWriteGuard { _held: Held::new(&self.door), cell, _leaves: Leaves(&self.door) }
     }
 
     /// Returns the value. Nobody else can have it: no lock is needed.
@@ -195,7 +195,7 @@ impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
 #[must_use = "a guard that is dropped at once holds nothing"]
 pub struct RwLockReadGuard<'a, T> {
     // Subtle: dropped in this order.
-    _reads: Reads<'a, Door>,
+    _reads: Reads<'a>,
     cell: CellRead<'a, T>,
     _leaves: Leaves<'a>,
 }

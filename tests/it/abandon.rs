@@ -3,7 +3,7 @@
 //!
 //! The numbers of the process, and pictures of everything, are looked at in processes of their own.
 
-use crate::{child, child_side, guarded, named, told, virtually};
+use crate::{child, child_side, guarded, named, placeless, told, virtually};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind},
     sync::{
@@ -252,7 +252,8 @@ fn where_calls_hang_further_ones_wait_for_a_permit_and_can_be_stopped() {
         let done = scope(|s| {
             let job = s.job("b").spawn(|| Ok(call(&limit)?));
             until_one_waits(s, "abandon limit");
-            assert!(snapshot::of(s).to_string().contains(": waiting in abandon limit, 1 of 1 in use at "));
+            let line = snapshot::of(s).to_string();
+            assert!(placeless(&line).contains(": waiting in abandon limit, 1 of 1 in use, "), "{line}");
             assert_eq!(format!("{limit:?}"), "Limit { calls: 1, running: 1, waiting: 1 }");
             job.cancel();
             Ok(())
@@ -463,7 +464,7 @@ fn drawn() {
             let picture = snapshot::of(s);
             let job = picture.jobs().next().unwrap();
             assert_eq!(job.waits_at.map(std::panic::Location::line), Some(line));
-            assert!(picture.to_string().contains(": waiting in abandon for `look-up` at "), "{picture}");
+            assert!(placeless(&picture.to_string()).contains(": waiting in abandon for `look-up`, "), "{picture}");
             assert_eq!(snapshot::all().entries.len(), 2, "who is waited for shows where it is waited for");
             s.cancel_with("enough");
             Ok(())

@@ -4,7 +4,7 @@ use crate::{guarded, named, told, virtually};
 use anyhow::Context as _;
 use std::{
     fmt::Write as _,
-    io,
+    hint, io,
     sync::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +15,7 @@ use std::{
 use tassel::{
     CancelToken, Scope, ScopeOptions,
     channel::{self, Receiver, RecvError, SendError, Sender, bounded, unbounded},
-    checkpoint, now,
+    checkpoint, is_cancelled, now,
     pool::Pool,
     region::{fail_after, move_on_after},
     scope, sleep, snapshot,
@@ -379,6 +379,40 @@ fn who_is_to_stop_is_told_so_and_not_that_the_other_end_is_gone() {
             let sent = meanwhile("send", || channel::send(&sender, 7), stopped);
             assert!(matches!(sent, Err(SendError::Cancelled(7, _))), "{sent:?}");
         }
+    });
+}
+
+#[test]
+fn a_stop_is_told_also_to_who_is_marked_long_after_the_other_end_has_seen_it() {
+    guarded(|| {
+        let (sender, receiver) = bounded::<u32>(1);
+        let looks = Barrier::new(2);
+        let result = ScopeOptions::new().inline(false).open(|s| {
+            let token = s.token();
+            // Nodes to be marked before the receiver's, and after it: whichever way they are walked, it takes a while.
+            let crowd = || (0..5_000).map(|_| token.child()).collect::<Vec<_>>();
+            let before = crowd();
+            s.job("receiver").spawn(|| {
+                let _own_node = CancelToken::current();
+                Ok(channel::recv(&receiver)?)
+            });
+            until_waiting(s, "recv", 1);
+            let after = crowd();
+            s.job("sender").spawn(|| {
+                let sender = sender;
+                looks.wait()?;
+                while !is_cancelled() {
+                    hint::spin_loop();
+                }
+                drop(sender);
+                Ok(())
+            });
+            looks.wait()?;
+            s.cancel();
+            drop((before, after));
+            Ok(())
+        });
+        assert!(result.is_ok(), "{result:?}");
     });
 }
 

@@ -4,7 +4,8 @@ use crate::{child, child_side, finish, guarded};
 use anyhow::bail;
 use std::{
     env, fs, hint,
-    path::PathBuf,
+    ops::Deref,
+    path::{Path, PathBuf},
     process::{Command, Output, Termination, exit},
     sync::{
         Barrier as StdBarrier,
@@ -405,7 +406,7 @@ fn leaves_workers_behind() {
 #[test]
 fn with_panic_abort_the_first_panic_ends_the_process() {
     guarded(|| {
-        let output = finish(&mut Command::new(abort_program()));
+        let output = finish(&mut Command::new(&*abort_program()));
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{}", output.status);
         assert!(text.contains("the only panic"), "{text}");
@@ -414,7 +415,7 @@ fn with_panic_abort_the_first_panic_ends_the_process() {
 }
 
 /// Compiles a program with `panic = "abort"` against the library that cargo built for these tests.
-fn abort_program() -> PathBuf {
+fn abort_program() -> Program {
     let code = r#"
         fn main() {
             let group = tassel::scope(|s| {
@@ -429,8 +430,30 @@ fn abort_program() -> PathBuf {
     program("abort", &["-Cpanic=abort"], code)
 }
 
+/// A program that is compiled, and removed when this is dropped.
+pub(crate) struct Program {
+    source: PathBuf,
+    program: PathBuf,
+}
+
+impl Deref for Program {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.program
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        for file in [&self.source, &self.program] {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
 /// Compiles a program against the library that cargo built for these tests.
-pub(crate) fn program(name: &str, flags: &[&str], code: &str) -> PathBuf {
+pub(crate) fn program(name: &str, flags: &[&str], code: &str) -> Program {
     let deps = env::current_exe().unwrap().parent().unwrap().to_owned();
     let libraries = fs::read_dir(&deps).unwrap().flatten().filter(|file| {
         let path = file.path();
@@ -442,11 +465,13 @@ pub(crate) fn program(name: &str, flags: &[&str], code: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let own = std::process::id(); // two runs of the tests at once
     let (source, program) = (folder.join(format!("{name}-{own}.rs")), folder.join(format!("{name}-{own}")));
-    fs::write(&source, code).unwrap();
+    let built = Program { source, program };
+    let Program { source, program } = &built;
+    fs::write(source, code).unwrap();
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.arg("--edition=2024").args(flags).arg("--extern").arg(format!("tassel={}", library.display()));
-    rustc.arg("-L").arg(format!("dependency={}", deps.display())).arg("-o").arg(&program).arg(&source);
+    rustc.arg("-L").arg(format!("dependency={}", deps.display())).arg("-o").arg(program).arg(source);
     let output = finish(&mut rustc);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    program
+    built
 }

@@ -43,7 +43,7 @@ fn complaint(program: &str) -> String {
     tassel.sort_by_key(|path| Reverse(fs::metadata(path).and_then(|data| data.modified()).ok()));
 
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let source = scratch.join("complaint.rs");
+    let source = scratch.join(format!("complaint-{}.rs", std::process::id())); // two runs of the tests at once
     fs::write(&source, program).unwrap();
     let rustc = Path::new(env!("CARGO")).with_file_name(format!("rustc{}", env::consts::EXE_SUFFIX));
     let mut said = Vec::new();

@@ -400,8 +400,11 @@ mod forked {
         child_side(|| {
             busy();
             let before = Pool::global().stats();
+            let lock = tassel::sync::RwLock::new(());
+            let _reads = lock.read().unwrap();
             let worked = in_fork(|| {
                 assert_eq!(Pool::global().stats().workers, 0);
+                assert!(lock.write().is_err_and(|error| !error.is_cancelled()), "the guard came along");
                 everything_works(None);
                 busy();
                 assert!(in_fork(|| {
@@ -1041,7 +1044,7 @@ mod ends {
                     println!("main returns");
                 }
             "#;
-            let output = finish(&mut Command::new(program("returns", &[], code)));
+            let output = finish(&mut Command::new(&*program("returns", &[], code)));
             let text = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}\n{text}", output.status);
             assert_eq!(String::from_utf8_lossy(&output.stdout), "main returns\n");

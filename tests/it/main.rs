@@ -88,6 +88,16 @@ fn told(group: &ErrorGroup) -> Vec<String> {
     group.leaves().map(|leaf| format!("{leaf:#}{}", star(leaf.during_cancellation()))).collect()
 }
 
+/// A picture without the places of the calls that wait.
+fn placeless(picture: &str) -> String {
+    let mut parts = picture.split(" at tests/it/");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let after_place = |part: &str| {
+        part.trim_start_matches(|c: char| c != ':' && c != '\n')[1..].trim_start_matches(char::is_numeric).to_owned()
+    };
+    parts.fold(first, |all, part| all + &after_place(part))
+}
+
 /// A thread that aborts the process unless its owner is dropped, by return or by panic, before the limit.
 struct Watchdog {
     over: Arc<(Mutex<bool>, Condvar)>,

@@ -86,7 +86,7 @@ fn a_picture_tells_who_waits_for_whom_since_when_and_until_when() {
             drawn(&seen),
             "scope `top` (here): body running, for 2s
 ├─ job `napper` (here): waiting in sleep at here, for 2s, 8s left
-├─ job `joiner` (here): waiting in join for job `napper` at here, for 2s
+├─ job `joiner` (here): waiting in join at here for job `napper`, for 2s
 └─ job `outer` (here): running, for 2s
    └─ region `here`: running, 3s left
       └─ scope `inner` (here): body waiting in sleep at here, for 2s
