@@ -588,8 +588,11 @@ fn the_mutex_that_a_condition_takes_again_is_asked_for_where_the_condition_is_wa
             .inline(false)
             .open(|s| {
                 let waits = s.job("waits").spawn(|| match changed.wait(mutex.lock()?) {
-                    Err(error @ LockError::WouldDeadlock { .. }) => Ok(*told.lock().unwrap() = Some(error.to_string())),
-                    other => Ok(drop(other?)),
+                    Err(error @ LockError::WouldDeadlock { .. }) => {
+                        *told.lock().unwrap() = Some(error.to_string());
+                        Ok(())
+                    }
+                    other => Ok(other.map(drop)?),
                 });
                 s.job("joins").spawn(|| {
                     sleep(SECOND)?;
