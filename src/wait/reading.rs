@@ -54,6 +54,7 @@ impl Table {
         &self.entries[..self.seen.load(Ordering::Relaxed).min(SEEN)]
     }
 
+    #[cfg(not(any(tassel_loom, tassel_shuttle)))]
     fn is_empty(&self) -> bool {
         self.seen.load(Ordering::Relaxed) == 0 && self.unseen.load(Ordering::Relaxed) == 0
     }

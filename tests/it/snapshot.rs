@@ -228,7 +228,7 @@ fn pictures_of_busy_programs_hold_together() {
                     thread::yield_now();
                 }
             });
-            for seed in 0..300 {
+            for seed in 0..100 {
                 stress::round(seed, seed % 4 == 0);
             }
             over.store(true, Ordering::Relaxed);
