@@ -112,7 +112,7 @@ fn part(function: &str) -> &'static str {
     const PARTS: &[(&str, &[&str])] = &[
         ("allocator", &["malloc", "sys/alloc", "alloc/src/alloc.rs", "raw_vec", "__rust_alloc", "__rust_dealloc"]),
         ("copies", &["memmove", "memcpy", "memset"]),
-        ("clock", &["clock_gettime", "time.rs", "time/unix"]),
+        ("clock", &["clock_gettime", "core/src/time.rs", "std/src/time.rs", "unix/time.rs", "time/unix"]),
         (
             "locks, counters, cells",
             &["parking_lot", "lock_api", "atomic.rs", "sync/once", "once_lock", "alloc/src/sync.rs"],
@@ -145,6 +145,7 @@ fn count(operation: usize, times: usize) -> Result<Counts> {
     ensure!(ran.context("valgrind is to be installed")?.success(), "valgrind failed");
     let listed = Command::new("callgrind_annotate").args(["--auto=no", "--threshold=100"]).arg(&file).output()?;
     fs::remove_file(&file)?;
+    ensure!(listed.status.success(), "callgrind_annotate failed");
     let mut counts = Counts::new();
     // `1,234 ( 5.67%)  file:function [object]`
     for line in String::from_utf8_lossy(&listed.stdout).lines() {
@@ -204,11 +205,11 @@ fn main() -> Result<()> {
         }
         [] => io::stdout().write_all(table()?.as_bytes())?,
         [chapter] => {
-            let (path, table) = (Path::new(chapter), table()?);
+            let path = Path::new(chapter);
             let text = fs::read_to_string(path).with_context(|| format!("reading {chapter}"))?;
             let Some((before, rest)) = text.split_once(BEGIN) else { bail!("{chapter} has no mark {BEGIN}") };
             let Some((_, after)) = rest.split_once(END) else { bail!("{chapter} has no mark {END}") };
-            fs::write(path, format!("{before}{BEGIN}{table}\n{END}{after}"))?;
+            fs::write(path, format!("{before}{BEGIN}{}\n{END}{after}", table()?))?;
         }
         _ => bail!("at most the file of the chapter"),
     }

@@ -248,6 +248,11 @@ struct Outcome {
     columns: [String; 5],
 }
 
+/// Figures that are all the same are told apart by a little when criterion gets them: it wants to see some spread.
+fn is_held(of_goal: f64) -> bool {
+    of_goal <= 1.001
+}
+
 fn outcome(results: &Results, row: &Row) -> Option<Outcome> {
     let (_, group, program, parameter, goal) = row;
     let ours = results.get(group, program, parameter)?;
@@ -272,7 +277,7 @@ fn outcome(results: &Results, row: &Row) -> Option<Outcome> {
             (value, value / at_most, spread(*at_most), "–".to_owned(), "–".to_owned(), asked, range(ours))
         }
     };
-    let held = if of_goal <= 1.0 { "held" } else { "missed" };
+    let held = if is_held(of_goal) { "held" } else { "missed" };
     let columns = [format!("{}{}", show(value), ours.mark()), rival, ratio, format!("{asked}: {held}"), ranges];
     Some(Outcome { of_goal, span, columns })
 }
@@ -308,7 +313,7 @@ fn plot(results: &Results) -> Result<String> {
     }
     for (nth, ((workload, .., goal), outcome)) in (0..).zip(&rows) {
         let y = TOP + ROW * nth + ROW / 2;
-        let held = outcome.of_goal <= 1.0;
+        let held = is_held(outcome.of_goal);
         let (color, inside) = if held { ("#0969da", "#0969da") } else { ("#bc4c00", "#fff") };
         let [best, at, worst, goal_at] = match goal {
             Ratio(_, at_most) => [outcome.span[0], outcome.of_goal * at_most, outcome.span[1], *at_most],
