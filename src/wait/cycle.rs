@@ -27,12 +27,19 @@
 //!
 //! A thread stands at its lock as the holder before it waits for anything else, so before it enters that wait here: whoever
 //! searches after it, under the same lock, sees it there.
+//!
+//! # Why nobody is refused for nothing
+//!
+//! The search asks one lock after the other, while they change hands. But it only goes on from somebody who was entered before
+//! it and is so until after it, and what it then finds, that this one still queues, and who is in its way, was so at one
+//! moment. So this one has not moved until then: what was found before, that it has a lock or comes first somewhere, is so
+//! still. Who does not queue any more is entered for a moment longer, and keeps nobody.
 
 use crate::{
     cancel::current::{self, Strand},
     error::LockError,
     prim::{Mutex, MutexGuard},
-    wait::door::Kind,
+    wait::{door::Kind, turnstile::Ticket},
 };
 use smol_str::SmolStr;
 use std::{
@@ -50,8 +57,8 @@ pub(crate) trait Owned: Send + Sync {
     fn own(&self, kind: Kind) -> Option<u64>;
 
     /// The threads that keep it from one that waits for it in this way, as far as they are known: who has it, and who comes
-    /// first.
-    fn owners(&self, kind: Kind, waiter: u64) -> Vec<u64>;
+    /// first. Nobody, if that one does not queue any more.
+    fn owners(&self, kind: Kind, ticket: Option<Ticket>) -> Vec<u64>;
 }
 
 /// What is waited for.
@@ -59,8 +66,8 @@ pub(crate) trait Owned: Send + Sync {
 pub(crate) enum For {
     /// The end of a job.
     Job(Arc<Strand>),
-    /// Whoever keeps it from the thread of that number.
-    Lock(Arc<dyn Owned>, Kind, u64),
+    /// Whoever keeps it from the one with that ticket, where it gives tickets.
+    Lock(Arc<dyn Owned>, Kind, Option<Ticket>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +81,7 @@ impl For {
     fn keys(&self) -> Vec<Key> {
         match self {
             For::Job(strand) => vec![Key::Line(strand.id)],
-            For::Lock(lock, kind, waiter) => lock.owners(*kind, *waiter).into_iter().map(Key::Thread).collect(),
+            For::Lock(lock, kind, ticket) => lock.owners(*kind, *ticket).into_iter().map(Key::Thread).collect(),
         }
     }
 }
@@ -157,13 +164,13 @@ impl<L: Owned + 'static> Asks<'_, L> {
     }
 
     /// Enters the wait. `None`: its own limit can end it.
-    pub(crate) fn enter(&self) -> Result<Option<Entered>, LockError> {
+    pub(crate) fn enter(&self, ticket: Option<Ticket>) -> Result<Option<Entered>, LockError> {
         let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
         if deadline.is_some() {
             return Ok(None);
         }
         let lock = Arc::clone(self.lock) as Arc<dyn Owned>;
-        let entered = enter(&current::chain(), &For::Lock(lock, self.kind, current::thread()));
+        let entered = enter(&current::chain(), &For::Lock(lock, self.kind, ticket));
         entered.map(Some).map_err(|cycle| self.refused(cycle))
     }
 

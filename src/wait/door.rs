@@ -147,7 +147,7 @@ impl Door {
                 }
                 // Not before it queues: who comes later does not stand in its way.
                 if entered.is_none() {
-                    match asks.enter() {
+                    match asks.enter(ticket) {
                         Ok(wait) => entered = Some(wait),
                         Err(refused) => return Some(Err(refused)),
                     }
@@ -334,7 +334,12 @@ impl Owned for Door {
         (thread == current::thread()).then_some(line).or_else(reads)
     }
 
-    fn owners(&self, kind: Kind, waiter: u64) -> Vec<u64> {
+    fn owners(&self, kind: Kind, ticket: Option<Ticket>) -> Vec<u64> {
+        // Locked until all has been seen: who is not let in meanwhile has it not.
+        let mut queue = self.queue.lock();
+        if ticket.is_some_and(|ticket| !queue.has(ticket)) && !mutant!("who_has_left_the_queue_waits") {
+            return Vec::new();
+        }
         let (thread, _) = self.holder();
         let mut owners: Vec<u64> = (thread != 0).then_some(thread).into_iter().collect();
         match kind {
@@ -342,8 +347,8 @@ impl Owned for Door {
             Kind::Alone => owners.extend(reading::readers(self.id).into_iter().map(|(thread, _)| thread)),
             // Who reads does not keep it out; but who came first, and waits for those who read.
             Kind::Shared => {
-                let first = self.queue.lock().first().map(|(.., first)| first.thread);
-                owners.extend(first.filter(|first| *first != waiter && !mutant!("first_of_the_queue_forgotten")));
+                let first = queue.first().filter(|(first, ..)| Some(*first) != ticket).map(|(.., first)| first.thread);
+                owners.extend(first.filter(|_| !mutant!("first_of_the_queue_forgotten")));
             }
         }
         owners
@@ -387,5 +392,26 @@ impl Drop for Leaves<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.left();
+    }
+}
+
+#[cfg(all(test, not(any(tassel_loom, tassel_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_the_queue_waits_for_nobody_although_it_is_entered_for_a_moment_longer() {
+        let door = Door::new(Of::RwLock, None);
+        let [mut first, mut second] = [None; 2];
+        with_chair(|chair| {
+            for ticket in [&mut first, &mut second] {
+                assert_eq!(door.look(ticket, Kind::Shared, chair.seat(), &mut || None::<()>), None);
+            }
+            let owners = || [first, second].map(|ticket| door.owners(Kind::Shared, ticket));
+            assert_eq!(owners(), [vec![], vec![current::thread()]]);
+            let mut let_in = first;
+            assert!(door.look(&mut let_in, Kind::Shared, chair.seat(), &mut || Some(())).is_some());
+            assert_eq!(owners(), [vec![], vec![]]);
+        });
     }
 }

@@ -211,7 +211,7 @@ mod tests {
                 until(|| own.waiting() == 2);
                 drop(guard);
             });
-            until(|| !mutex.door.owners(Kind::Alone, 0).is_empty());
+            until(|| !mutex.door.owners(Kind::Alone, None).is_empty());
             let leave = move || {
                 let thread = thread::spawn({
                     let other = Arc::clone(&other);

@@ -19,7 +19,7 @@ use crate::{
         Call,
         cycle::{Asks, Owned},
         door::Kind,
-        turnstile::{Rule, Turnstile},
+        turnstile::{Rule, Ticket, Turnstile},
     },
 };
 use smol_str::SmolStr;
@@ -82,7 +82,7 @@ impl Owned for Shared {
         })
     }
 
-    fn owners(&self, _: Kind, _: u64) -> Vec<u64> {
+    fn owners(&self, _: Kind, _: Option<Ticket>) -> Vec<u64> {
         self.turns.look(|turn, _| match *turn {
             Turn::Taken(thread, _) => vec![thread],
             Turn::Free | Turn::Given | Turn::Over => Vec::new(),
@@ -245,7 +245,7 @@ impl<T> OnceCell<T> {
         let call = Call::of(Activity::Once, &self.shared);
         let asks = Asks { lock: &self.shared, kind: Kind::Alone, place: call.place };
         asks.refuse_own()?;
-        let _entered = asks.enter()?;
+        let _entered = asks.enter(None)?;
         self.shared.turns.pass(&call, None, &()).map_err(|end| LockError::Cancelled(end.stop()))
     }
 
