@@ -412,6 +412,30 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Where code waits, for others: what stops it.
+pub(crate) struct Post {
+    strand: Arc<Strand>,
+    region: Option<Arc<Node>>,
+}
+
+impl Post {
+    /// Of the code here. `None` outside any scope: nothing stops it.
+    pub(crate) fn here() -> Option<Self> {
+        with(|frame| {
+            let frame = frame?;
+            let region = frame.is_region.then(|| Arc::clone(frame.base));
+            Some(Post { strand: Arc::clone(frame.line.strand()), region })
+        })
+    }
+
+    /// Whether a wait there ends by itself: it is to stop, or has a deadline.
+    pub(crate) fn ends_waits(&self) -> bool {
+        // The nearest node as it is now: a job may have been given one of its own since.
+        let node = self.region.as_ref().unwrap_or_else(|| self.strand.nearest());
+        node.is_stopping() || node.deadline().is_some()
+    }
+}
+
 struct Frames;
 
 impl Layer for Frames {

@@ -26,9 +26,9 @@ fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
         let (a, b) = (job(1), job(2));
         let other = {
             let (a, b) = (Arc::clone(&a), Arc::clone(&b));
-            thread::spawn(move || cycle::enter(&[b], &For::Job(a)))
+            thread::spawn(move || cycle::enter(&[b], &For::Job(a), None))
         };
-        let mine = cycle::enter(&[a], &For::Job(b));
+        let mine = cycle::enter(&[a], &For::Job(b), None);
         let other = other.join().unwrap();
         assert!(mine.is_ok() != other.is_ok());
         assert_eq!(mine.err().or(other.err()).unwrap().len(), 2);

@@ -326,12 +326,10 @@ impl<'scope, V> JobHandle<'scope, V> {
 
     /// Enters this join with those that wait, unless it can end by itself.
     fn join_the_others(&self, limit: Option<&Limit>) -> Result<Option<Entered>, JoinError> {
-        let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
-        if limit.is_some() || deadline.is_some() {
+        if limit.is_some() {
             return Ok(None);
         }
-        let joining = cycle::enter(&current::chain(), &For::Job(Arc::clone(self.strand())));
-        joining.map(Some).map_err(|cycle| JoinError::WouldDeadlock { cycle })
+        cycle::enter_here(&For::Job(Arc::clone(self.strand()))).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }
 

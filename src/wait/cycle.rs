@@ -17,8 +17,8 @@
 //!
 //! # Does not know
 //!
-//! Waits that can end by themselves, or by something that is neither a join nor a lock: the caller keeps them out. Nor who
-//! stands at the exit of a scope with a lock that one of its jobs wants.
+//! Waits that end by something that is neither a join nor a lock, or by a limit of their own: the caller keeps them out. Nor
+//! who stands at the exit of a scope with a lock that one of its jobs wants.
 //!
 //! # Why no ring is missed
 //!
@@ -33,10 +33,11 @@
 //! The search asks one lock after the other, while they change hands. But it only goes on from somebody who was entered before
 //! it and is so until after it, and what it then finds, that this one still queues, and who is in its way, was so at one
 //! moment. So this one has not moved until then: what was found before, that it has a lock or comes first somewhere, is so
-//! still. Who does not queue any more is entered for a moment longer, and keeps nobody.
+//! still. Who does not queue any more is entered for a moment longer, and keeps nobody. Nor does who has been told to stop and
+//! has not woken yet, or has been given a deadline: it lets go what it has without anybody in the ring.
 
 use crate::{
-    cancel::current::{self, Strand},
+    cancel::current::{self, Post, Strand},
     error::LockError,
     prim::{Mutex, MutexGuard},
     wait::{door::Kind, turnstile::Ticket},
@@ -91,6 +92,18 @@ struct Edge {
     to: For,
     /// Who waits, by name.
     from: String,
+    /// Where it does.
+    post: Option<Arc<Post>>,
+}
+
+impl Edge {
+    /// What keeps who waits from going on.
+    fn keys(&self) -> Vec<Key> {
+        match &self.post {
+            Some(post) if post.ends_waits() && !mutant!("who_is_to_stop_waits") => Vec::new(),
+            _ => self.to.keys(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -123,9 +136,18 @@ pub(crate) struct Entered {
     keys: BTreeSet<Key>,
 }
 
-/// Enters a wait by the first of `chain`, on this thread; the others are all who cannot go on before it does. `Err` if that
-/// closes a ring: the names of those in it, each of whom waits for the next.
-pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<String>> {
+/// Enters a wait of the code here. `Ok(None)`: it ends by itself. `Err` if it closes a ring: the names of those in it, each of
+/// whom waits for the next.
+pub(crate) fn enter_here(target: &For) -> Result<Option<Entered>, Vec<String>> {
+    let post = Post::here();
+    if post.as_ref().is_some_and(Post::ends_waits) {
+        return Ok(None);
+    }
+    enter(&current::chain(), target, post).map(Some)
+}
+
+/// Enters a wait by the first of `chain`, on this thread; the others are all who cannot go on before it does.
+pub(crate) fn enter(chain: &[Arc<Strand>], target: &For, post: Option<Post>) -> Result<Entered, Vec<String>> {
     let me = chain.first().map_or_else(|| "thread".to_owned(), name);
     let thread = Key::Thread(current::thread());
     let keys: BTreeSet<Key> = chain.iter().map(|strand| Key::Line(strand.id)).chain([thread]).collect();
@@ -141,11 +163,11 @@ pub(crate) fn enter(chain: &[Arc<Strand>], target: &For) -> Result<Entered, Vec<
     }
     mutant!("ring_entered_after_unlock" => drop(entered); entered = graph());
     entered.waits += 1;
-    let wait = entered.waits;
+    let (wait, post) = (entered.waits, post.map(Arc::new));
     for key in &keys {
         let strand = chain.iter().find(|strand| *key == Key::Line(strand.id));
         let from = strand.map_or_else(|| me.clone(), name);
-        entered.edges.entry(*key).or_default().push(Edge { wait, to: target.clone(), from });
+        entered.edges.entry(*key).or_default().push(Edge { wait, to: target.clone(), from, post: post.clone() });
     }
     Ok(Entered { wait, keys })
 }
@@ -163,15 +185,10 @@ impl<L: Owned + 'static> Asks<'_, L> {
         self.lock.own(self.kind).map_or(Ok(()), |line| Err(self.refused(own_ring(line))))
     }
 
-    /// Enters the wait. `None`: its own limit can end it.
+    /// Enters the wait, unless it ends by itself.
     pub(crate) fn enter(&self, ticket: Option<Ticket>) -> Result<Option<Entered>, LockError> {
-        let deadline = current::with(|frame| frame.and_then(|frame| frame.nearest().deadline()));
-        if deadline.is_some() {
-            return Ok(None);
-        }
         let lock = Arc::clone(self.lock) as Arc<dyn Owned>;
-        let entered = enter(&current::chain(), &For::Lock(lock, self.kind, ticket));
-        entered.map(Some).map_err(|cycle| self.refused(cycle))
+        enter_here(&For::Lock(lock, self.kind, ticket)).map_err(|cycle| self.refused(cycle))
     }
 
     #[cold]
@@ -218,7 +235,7 @@ impl Graph {
                 return Some((way, key));
             }
             for edge in self.edges.get(&key).into_iter().flatten() {
-                for next in edge.to.keys() {
+                for next in edge.keys() {
                     found.entry(next).or_insert_with(|| {
                         todo.push(next);
                         Some((key, edge))

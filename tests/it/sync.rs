@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tassel::{
-    CancelToken, OnFailure, ReasonKind, Scope, ScopeOptions, checkpoint,
+    CancelToken, JobHandle, JoinError, OnFailure, ReasonKind, Scope, ScopeOptions, checkpoint, now,
     pool::Pool,
     region::{fail_after, move_on_after, shield_unbounded},
     scope, sleep, snapshot,
@@ -484,7 +484,7 @@ fn of_a_join_and_a_lock_that_wait_for_each_other_the_last_is_refused() {
                         let _guard = mutex.lock()?;
                         sleep(if join_first { SECOND } else { 2 * SECOND })?;
                         match b.join() {
-                            Err(tassel::JoinError::WouldDeadlock { cycle }) => *joined.lock().unwrap() = Some(cycle),
+                            Err(JoinError::WouldDeadlock { cycle }) => *joined.lock().unwrap() = Some(cycle),
                             other => other?,
                         }
                         Ok(())
@@ -496,6 +496,56 @@ fn of_a_join_and_a_lock_that_wait_for_each_other_the_last_is_refused() {
             let expected = if join_first { (None, names(&["b", "a"])) } else { (names(&["a", "b"]), None) };
             assert_eq!(told, expected);
         }
+    });
+}
+
+// S49: who is to stop, and has not woken yet, lets go what it has.
+#[test]
+fn a_wait_that_is_to_stop_or_has_a_deadline_by_now_closes_no_ring() {
+    /// Where a job waits for a lock of the body.
+    #[derive(Debug)]
+    enum Where {
+        Plainly,
+        BelowTheToken,
+        InAShield,
+    }
+    /// What the body does to it, before it joins it.
+    type Change<'a> = &'a dyn Fn(&JobHandle<'_, ()>, &CancelToken);
+    let ring = |place: &Where, change: Change<'_>| {
+        let (mutex, token, mut joined) = (Mutex::new(()), CancelToken::new(), Ok(()));
+        let _ = ScopeOptions::new().inline(false).open(|s| {
+            let _guard = mutex.lock()?;
+            let waits = s.job("waits").spawn(|| {
+                let locks = || Ok(mutex.lock().map(drop)?);
+                match place {
+                    Where::Plainly => locks(),
+                    Where::BelowTheToken => token.enter(locks),
+                    Where::InAShield => shield_unbounded(locks),
+                }
+            });
+            sleep(SECOND)?;
+            change(&waits, &token);
+            joined = waits.join();
+            Ok(())
+        });
+        match joined.unwrap_err() {
+            JoinError::WouldDeadlock { cycle } => Some(cycle),
+            _ => None,
+        }
+    };
+    virtually(|| {
+        let cancel: Change<'_> = &|job, _| job.cancel();
+        let soon = || Some(now() + SECOND);
+        let changes: [(Where, Change<'_>); 4] = [
+            (Where::Plainly, cancel),
+            (Where::Plainly, &|job, _| job.token().set_deadline(soon())),
+            (Where::BelowTheToken, &|_, token| token.cancel()),
+            (Where::BelowTheToken, &|_, token| token.set_deadline(soon())),
+        ];
+        for (place, change) in changes {
+            assert_eq!(ring(&place, change), None, "{place:?}");
+        }
+        assert_eq!(ring(&Where::InAShield, cancel), names(&["body", "waits"]));
     });
 }
 
@@ -567,7 +617,7 @@ fn a_reader_that_queues_behind_a_writer_closes_a_ring_through_it() {
                     let _guard = lock.read()?;
                     sleep(3 * SECOND)?;
                     match b.join() {
-                        Err(tassel::JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
+                        Err(JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
                         other => other?,
                     }
                     Ok(())
