@@ -196,6 +196,11 @@ impl Strand {
         self.label.path_below(&self.ground.path())
     }
 
+    /// Returns where the jobs of its scope begin, if it is a job.
+    pub(crate) fn job_of(&self) -> Option<&Arc<Ground>> {
+        self.is_job().then_some(&self.ground)
+    }
+
     /// Returns the strand that cannot end before this one.
     pub(crate) fn parent(&self) -> Option<&Arc<Strand>> {
         self.ground.parent.as_ref()

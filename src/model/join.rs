@@ -14,9 +14,14 @@ use crate::{
         current::{Ground, Strand},
         reason::Label,
     },
-    wait::cycle::{self, For},
+    park::seat::with_chair,
+    wait::cycle::{self, Entered, For},
 };
 use std::sync::Arc;
+
+fn enter(joiner: Arc<Strand>, joined: Arc<Strand>) -> Result<Entered, Vec<String>> {
+    with_chair(|chair| cycle::enter(&[joiner], For::Job(joined), None, chair.seat()))
+}
 
 #[test]
 fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
@@ -26,9 +31,9 @@ fn of_joins_that_close_a_ring_at_once_exactly_one_is_refused() {
         let (a, b) = (job(1), job(2));
         let other = {
             let (a, b) = (Arc::clone(&a), Arc::clone(&b));
-            thread::spawn(move || cycle::enter(&[b], &For::Job(a), None))
+            thread::spawn(move || enter(b, a))
         };
-        let mine = cycle::enter(&[a], &For::Job(b), None);
+        let mine = enter(a, b);
         let other = other.join().unwrap();
         assert!(mine.is_ok() != other.is_ok());
         assert_eq!(mine.err().or(other.err()).unwrap().len(), 2);

@@ -25,7 +25,7 @@ use crate::{
     },
     error::{Failure, JobId, JoinError, Leaf},
     park::{
-        seat::Seat,
+        seat::{Seat, with_chair},
         standstill::{Awaited, Party, Wait},
     },
     raw::{Reader, Tally},
@@ -329,7 +329,8 @@ impl<'scope, V> JobHandle<'scope, V> {
         if limit.is_some() {
             return Ok(None);
         }
-        cycle::enter_here(&For::Job(Arc::clone(self.strand()))).map_err(|cycle| JoinError::WouldDeadlock { cycle })
+        let job = For::Job(Arc::clone(self.strand()));
+        with_chair(|chair| cycle::enter_here(job, chair.seat())).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }
 

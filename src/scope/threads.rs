@@ -36,7 +36,7 @@ use crate::{
         core::{Core, Jobs, Queued},
         job::{Facts, JobRef},
     },
-    wait,
+    wait::{self, cycle},
 };
 use std::{
     any::Any,
@@ -136,7 +136,11 @@ impl Tally<Core> {
                     break; // the last one was given back
                 } else if let Some((wait, _)) = &registered {
                     let until = if stopping { None } else { self.node.next_due() };
+                    // While it parks only: a lock that a job takes on this thread is let go by that job.
+                    let exit = cycle::enter_exit(&self.ground, chair.seat());
                     wait::park(chair, wait, until);
+                    mutant!("exit_entered_while_it_runs_jobs" => mem::forget(exit); continue);
+                    drop(exit);
                 } else {
                     // Before the look that precedes a park.
                     doing.get_or_insert_with(|| Doing::new(Activity::Exit, self.label().place, None));

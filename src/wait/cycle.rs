@@ -1,24 +1,25 @@
-//! Joins and locks that wait for each other in a ring, found when the last of them is about to wait: [`enter`].
+//! Joins, locks and exits of scopes that wait for each other in a ring, found when the last of them is about to wait.
 //!
-//! The graph has lines of code ([`Strand`]) and threads for its nodes, and an edge from each that cannot go on before a wait
-//! has ended to what is waited for: the job that is joined, or the thread that has the lock.
+//! The graph has lines of code ([`Strand`]), threads and scopes for its nodes, and an edge from each that cannot go on before
+//! a wait has ended to what is waited for: the job that is joined, the thread that has the lock, the scope that is left.
 //!
 //! Those who cannot go on are the thread that waits, and so each line on it: the waiter; what stands below it, since it runs a
-//! job inline or has opened a scope. And the ancestors of all these, since a scope's exit waits for its jobs: they cannot
-//! *end*. A line is waited for until it ends, by a join. A thread is waited for until it moves, by who wants its lock. So the
-//! exit of a scope needs no edges for joins: who waits in one of its jobs has entered its opener as well.
+//! job inline or has opened a scope. And the ancestors of all these, since a scope's exit waits for its jobs: they, and the
+//! scopes whose jobs they are, cannot *end*. A line is waited for until it ends, by a join; a scope, by its exit. A thread is
+//! waited for until it moves, by who wants its lock. An exit stops its thread alone: for joins it needs no edges, since who
+//! waits in one of its jobs has entered its opener as well.
 //!
 //! # Promises
 //!
 //! 1. Exactly one wait of a ring is refused: the one that closes it. The others go on waiting, and end as that one's job does.
+//!    An exit cannot be refused: where it closes a ring, the wait for a lock that its thread has is.
 //! 2. A join of a job that has ended, or that is run by the joiner, does not come here, nor does a lock that is free.
 //! 3. Nobody is refused by what was so once: who has a lock is asked during the search. Of many who read, each is waited for
 //!    by who wants to write.
 //!
 //! # Does not know
 //!
-//! Waits that end by something that is neither a join nor a lock, or by a limit of their own: the caller keeps them out. Nor
-//! who stands at the exit of a scope with a lock that one of its jobs wants.
+//! Waits that end by something else, or by a limit of their own: the caller keeps them out.
 //!
 //! # Why no ring is missed
 //!
@@ -27,6 +28,8 @@
 //!
 //! A thread stands at its lock as the holder before it waits for anything else, so before it enters that wait here: whoever
 //! searches after it, under the same lock, sees it there.
+//!
+//! A wait that an exit has refused finds that out when it looks again, and is poked after it was set.
 //!
 //! # Why nobody is refused for nothing
 //!
@@ -37,17 +40,60 @@
 //! has not woken yet, or has been given a deadline: it lets go what it has without anybody in the ring.
 
 use crate::{
-    cancel::current::{self, Post, Strand},
+    cancel::current::{self, Ground, Post, Strand},
     error::LockError,
-    prim::{Mutex, MutexGuard},
-    wait::{door::Kind, turnstile::Ticket},
+    park::seat::Seat,
+    prim::{Mutex, MutexGuard, OnceLock, thread_local},
+    wait::turnstile::Ticket,
 };
 use smol_str::SmolStr;
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
     panic::Location,
-    sync::Arc,
+    ptr,
+    sync::{self, Arc},
 };
+
+/// How a lock is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// For one.
+    Alone,
+    /// For all who share.
+    Shared,
+}
+
+thread_local! {
+    /// How many locks this thread has.
+    static HAS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One lock that this thread has, until this is dropped: there, too.
+pub(crate) struct Has {
+    _stays_on_its_thread: PhantomData<sync::MutexGuard<'static, ()>>,
+}
+
+impl Has {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        HAS.with(|has| has.set(has.get() + 1));
+        Has { _stays_on_its_thread: PhantomData }
+    }
+
+    /// Whether this thread has any.
+    fn any() -> bool {
+        HAS.with(Cell::get) > 0
+    }
+}
+
+impl Drop for Has {
+    #[inline]
+    fn drop(&mut self) {
+        HAS.with(|has| has.set(has.get() - 1));
+    }
+}
 
 /// Something that threads have.
 pub(crate) trait Owned: Send + Sync {
@@ -69,13 +115,17 @@ pub(crate) enum For {
     Job(Arc<Strand>),
     /// Whoever keeps it from the one with that ticket, where it gives tickets.
     Lock(Arc<dyn Owned>, Kind, Option<Ticket>),
+    /// The jobs of a scope.
+    Jobs(Key),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+pub(crate) enum Key {
     /// A line of code, by its number.
     Line(u64),
     Thread(u64),
+    /// A scope, by the address of its ground.
+    Scope(usize),
 }
 
 impl For {
@@ -83,32 +133,43 @@ impl For {
         match self {
             For::Job(strand) => vec![Key::Line(strand.id)],
             For::Lock(lock, kind, ticket) => lock.owners(*kind, *ticket).into_iter().map(Key::Thread).collect(),
+            For::Jobs(scope) => vec![*scope],
         }
     }
 }
 
-struct Edge {
-    wait: u64,
+/// One wait.
+struct Wait {
     to: For,
-    /// Who waits, by name.
-    from: String,
-    /// Where it does.
-    post: Option<Arc<Post>>,
+    /// Where the code stands that waits. `None`: nothing stops it.
+    post: Option<Post>,
+    /// Of the thread that waits.
+    seat: Arc<Seat>,
+    /// Set where an exit has closed a ring: the names of those in it.
+    refused: OnceLock<Vec<String>>,
 }
 
-impl Edge {
+impl Wait {
+    fn new(to: For, post: Option<Post>, seat: &Arc<Seat>) -> Arc<Self> {
+        Arc::new(Wait { to, post, seat: Arc::clone(seat), refused: OnceLock::new() })
+    }
+
     /// What keeps who waits from going on.
     fn keys(&self) -> Vec<Key> {
-        match &self.post {
-            Some(post) if post.ends_waits() && !mutant!("who_is_to_stop_waits") => Vec::new(),
-            _ => self.to.keys(),
-        }
+        let is_to_stop = self.post.as_ref().is_some_and(Post::ends_waits) && !mutant!("who_is_to_stop_waits");
+        if is_to_stop || self.refused.get().is_some() { Vec::new() } else { self.to.keys() }
     }
+}
+
+/// One of those whom a wait keeps from going on.
+struct Edge {
+    wait: Arc<Wait>,
+    /// Its name.
+    from: String,
 }
 
 #[derive(Default)]
 struct Graph {
-    waits: u64,
     edges: BTreeMap<Key, Vec<Edge>>,
 }
 
@@ -130,46 +191,87 @@ fn graph() -> MutexGuard<'static, Graph> {
 
 /// A wait that was entered, for as long as this lives.
 #[must_use]
-#[derive(Debug)]
 pub(crate) struct Entered {
-    wait: u64,
+    wait: Arc<Wait>,
     keys: BTreeSet<Key>,
 }
 
-/// Enters a wait of the code here. `Ok(None)`: it ends by itself. `Err` if it closes a ring: the names of those in it, each of
-/// whom waits for the next.
-pub(crate) fn enter_here(target: &For) -> Result<Option<Entered>, Vec<String>> {
+impl Entered {
+    /// Tells whether an exit has closed a ring since: the names of those in it.
+    fn refused(&self) -> Option<&Vec<String>> {
+        self.wait.refused.get()
+    }
+}
+
+/// Enters a wait of the code here, on the thread with that seat. `Ok(None)`: it ends by itself. `Err` if it closes a ring: the
+/// names of those in it, each of whom waits for the next.
+pub(crate) fn enter_here(target: For, seat: &Arc<Seat>) -> Result<Option<Entered>, Vec<String>> {
     let post = Post::here();
     if post.as_ref().is_some_and(Post::ends_waits) {
         return Ok(None);
     }
-    enter(&current::chain(), target, post).map(Some)
+    enter(&current::chain(), target, post, seat).map(Some)
 }
 
 /// Enters a wait by the first of `chain`, on this thread; the others are all who cannot go on before it does.
-pub(crate) fn enter(chain: &[Arc<Strand>], target: &For, post: Option<Post>) -> Result<Entered, Vec<String>> {
+pub(crate) fn enter(
+    chain: &[Arc<Strand>],
+    target: For,
+    post: Option<Post>,
+    seat: &Arc<Seat>,
+) -> Result<Entered, Vec<String>> {
+    let wait = Wait::new(target, post, seat);
     let me = chain.first().map_or_else(|| "thread".to_owned(), name);
     let thread = Key::Thread(current::thread());
-    let keys: BTreeSet<Key> = chain.iter().map(|strand| Key::Line(strand.id)).chain([thread]).collect();
+    let lines = chain.iter().map(|strand| Key::Line(strand.id));
+    let scopes = chain.iter().filter_map(|strand| strand.job_of()).map(scope);
+    let keys: BTreeSet<Key> = lines.chain(scopes).chain([thread]).collect();
     let mut entered = graph();
-    if let Some((way, last)) = entered.way(target, &keys) {
+    if let Some(found) = entered.way(&wait.to, &keys) {
+        let (names, last) = (found.names(), found.last);
         drop(entered);
-        let mut ring = vec![me];
-        ring.extend(way);
         // Its last is the waiter itself, or somebody who waits for it.
-        let other = chain.iter().skip(1).find(|strand| last == Key::Line(strand.id));
-        ring.extend(other.map(name));
-        return Err(ring);
+        let other = chain.iter().skip(1).find(|strand| last == Key::Line(strand.id)).map(name);
+        return Err([me].into_iter().chain(names).chain(other).collect());
     }
     mutant!("ring_entered_after_unlock" => drop(entered); entered = graph());
-    entered.waits += 1;
-    let (wait, post) = (entered.waits, post.map(Arc::new));
     for key in &keys {
         let strand = chain.iter().find(|strand| *key == Key::Line(strand.id));
         let from = strand.map_or_else(|| me.clone(), name);
-        entered.edges.entry(*key).or_default().push(Edge { wait, to: target.clone(), from, post: post.clone() });
+        entered.edges.entry(*key).or_default().push(Edge { wait: Arc::clone(&wait), from });
     }
     Ok(Entered { wait, keys })
+}
+
+/// Enters that this thread waits for the jobs of a scope whose body was here. Refuses those of them who wait for what it has;
+/// if that is nothing, there is nothing to enter.
+pub(crate) fn enter_exit(ground: &Arc<Ground>, seat: &Arc<Seat>) -> Option<Entered> {
+    if !Has::any() {
+        return None;
+    }
+    let (thread, wait) = (Key::Thread(current::thread()), Wait::new(For::Jobs(scope(ground)), None, seat));
+    let (keys, me) = (BTreeSet::from([thread]), "body".to_owned());
+    let mut refused = Vec::new();
+    let mut graph = graph();
+    // One after the other: each may have a ring of its own with it.
+    while let Some(found) = graph.way(&wait.to, &keys) {
+        let mut ring = found.names();
+        let last = found.way.last().map(|edge| Arc::clone(&edge.wait));
+        let Some(last) = last.filter(|last| last.refused.get().is_none()) else { break };
+        // It is the first now, which waits for the body.
+        ring.insert(0, me.clone());
+        ring.rotate_right(1);
+        let _ = last.refused.set(ring);
+        refused.push(last);
+        mutant!("exit_refuses_one" => break);
+    }
+    graph.edges.entry(thread).or_default().push(Edge { wait: Arc::clone(&wait), from: me });
+    drop(graph);
+    for wait in refused {
+        mutant!("refused_without_a_poke" => continue);
+        wait.seat.poke();
+    }
+    Some(Entered { wait, keys })
 }
 
 /// A wait for a lock by the code here.
@@ -186,9 +288,14 @@ impl<L: Owned + 'static> Asks<'_, L> {
     }
 
     /// Enters the wait, unless it ends by itself.
-    pub(crate) fn enter(&self, ticket: Option<Ticket>) -> Result<Option<Entered>, LockError> {
+    pub(crate) fn enter(&self, ticket: Option<Ticket>, seat: &Arc<Seat>) -> Result<Option<Entered>, LockError> {
         let lock = Arc::clone(self.lock) as Arc<dyn Owned>;
-        enter_here(&For::Lock(lock, self.kind, ticket)).map_err(|cycle| self.refused(cycle))
+        enter_here(For::Lock(lock, self.kind, ticket), seat).map_err(|cycle| self.refused(cycle))
+    }
+
+    /// `Err` if an exit has closed a ring since.
+    pub(crate) fn check(&self, entered: Option<&Entered>) -> Result<(), LockError> {
+        entered.and_then(Entered::refused).map_or(Ok(()), |cycle| Err(self.refused(cycle.clone())))
     }
 
     #[cold]
@@ -218,27 +325,42 @@ fn name(strand: &Arc<Strand>) -> String {
     }
 }
 
+/// How something that is waited for waits itself.
+struct Found<'g> {
+    /// From edge to edge.
+    way: Vec<&'g Edge>,
+    /// What was looked for.
+    last: Key,
+}
+
+impl Found<'_> {
+    /// Of those on the way.
+    fn names(&self) -> Vec<String> {
+        self.way.iter().map(|edge| edge.from.clone()).collect()
+    }
+}
+
 impl Graph {
-    /// The way from `target` to the first that is in `to`: the names of those before that, and that.
-    fn way(&self, target: &For, to: &BTreeSet<Key>) -> Option<(Vec<String>, Key)> {
+    /// The way from `target` to the first that is in `to`.
+    fn way(&self, target: &For, to: &BTreeSet<Key>) -> Option<Found<'_>> {
         let mut todo = target.keys();
         // Each with the edge by which it was found.
         let mut found: BTreeMap<Key, Option<(Key, &Edge)>> = todo.iter().map(|first| (*first, None)).collect();
-        while let Some(key) = todo.pop() {
-            if to.contains(&key) {
-                let (mut way, mut at) = (Vec::new(), key);
+        while let Some(last) = todo.pop() {
+            if to.contains(&last) {
+                let (mut way, mut at) = (Vec::new(), last);
                 while let Some((before, edge)) = found.get(&at).copied().flatten() {
-                    way.push(edge.from.clone());
+                    way.push(edge);
                     at = before;
                 }
                 way.reverse();
-                return Some((way, key));
+                return Some(Found { way, last });
             }
-            for edge in self.edges.get(&key).into_iter().flatten() {
-                for next in edge.keys() {
+            for edge in self.edges.get(&last).into_iter().flatten() {
+                for next in edge.wait.keys() {
                     found.entry(next).or_insert_with(|| {
                         todo.push(next);
-                        Some((key, edge))
+                        Some((last, edge))
                     });
                 }
             }
@@ -247,13 +369,17 @@ impl Graph {
     }
 }
 
+fn scope(ground: &Arc<Ground>) -> Key {
+    Key::Scope(ptr::from_ref(&**ground).addr())
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut gone = Vec::new();
         let mut graph = graph();
         for key in &self.keys {
             let Some(edges) = graph.edges.get_mut(key) else { continue };
-            if let Some(at) = edges.iter().position(|edge| edge.wait == self.wait) {
+            if let Some(at) = edges.iter().position(|edge| Arc::ptr_eq(&edge.wait, &self.wait)) {
                 gone.push(edges.swap_remove(at));
             }
             if edges.is_empty() {

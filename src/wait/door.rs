@@ -45,18 +45,13 @@ use crate::{
     prim::{AtomicU8, AtomicU64, Mutex, Ordering},
     wait::{
         self, Call,
-        cycle::{Asks, Owned},
+        cycle::{Asks, Has, Kind, Owned},
         reading,
         turnstile::{Queue, Ticket},
     },
 };
 use smol_str::SmolStr;
-use std::{
-    collections::BTreeSet,
-    fmt, hint,
-    marker::PhantomData,
-    sync::{Arc, MutexGuard},
-};
+use std::{collections::BTreeSet, fmt, hint, sync::Arc};
 
 const WAITED: u8 = 1;
 const COMING: u8 = 2;
@@ -64,15 +59,6 @@ const RESERVED: u8 = 4;
 
 /// How often a newcomer tries before it queues: locks are held for less than it takes to put a thread to sleep, as a rule.
 const SPINS: u32 = 5;
-
-/// How it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// For one.
-    Alone,
-    /// For all who share.
-    Shared,
-}
 
 /// What it is the door of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +132,11 @@ impl Door {
                     return Some(Ok(got));
                 }
                 // Not before it queues: who comes later does not stand in its way.
-                if entered.is_none() {
-                    match asks.enter(ticket) {
-                        Ok(wait) => entered = Some(wait),
-                        Err(refused) => return Some(Err(refused)),
-                    }
-                }
-                None
+                let asked = match &entered {
+                    Some(entered) => asks.check(Option::as_ref(entered)),
+                    None => asks.enter(ticket, seat).map(|wait| entered = Some(wait)),
+                };
+                asked.err().map(Err)
             })
         });
         let got = waited.unwrap_or_else(|end| Err(LockError::Cancelled(end.stop())));
@@ -367,14 +351,14 @@ impl Thing for Door {
 /// Says that the code here has it alone, and, when it is dropped, that it has it no more. For a guard, before that of the cell.
 pub(crate) struct Held<'a> {
     door: &'a Door,
-    _stays_on_its_thread: PhantomData<MutexGuard<'a, ()>>,
+    _has: Has,
 }
 
 impl<'a> Held<'a> {
     #[inline]
     pub(crate) fn new(door: &'a Door) -> Self {
         door.hold();
-        Held { door, _stays_on_its_thread: PhantomData }
+        Held { door, _has: Has::new() }
     }
 }
 

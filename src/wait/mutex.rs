@@ -15,7 +15,8 @@ use crate::{
     prim::{Mutex as Cell, MutexGuard as CellGuard},
     wait::{
         Call,
-        door::{Door, Held, Kind, Leaves, Of},
+        cycle::Kind,
+        door::{Door, Held, Leaves, Of},
     },
 };
 use std::{
@@ -37,11 +38,8 @@ use std::{
 /// into a mutex of std. The recipe [A pool of connections](crate::docs::recipes) shows it.
 ///
 /// *Deadlocks*: a second lock by the thread that has it is answered by [`LockError::WouldDeadlock`], and so is the last wait
-/// of a ring of locks and joins. What has a time limit ends by itself, and is left to that: only a second lock by the same
-/// thread is answered there.
-///
-/// *Not found* is a guard that is held over the end of a scope, one of whose jobs waits for it: that hangs, and is reported in
-/// virtual time only. So let go before the scope ends, or take it in the jobs alone.
+/// of a ring of locks and joins, and that of a job whose scope has come to its end with the guard for which it waits. What has
+/// a time limit ends by itself, and is left to that: only a second lock by the same thread is answered there.
 ///
 /// # Examples
 ///

@@ -14,11 +14,11 @@
 use crate::{
     cancel::current::{self, Activity, Look, Thing},
     error::LockError,
+    park::seat::with_chair,
     prim::OnceLock,
     wait::{
         Call,
-        cycle::{Asks, Owned},
-        door::Kind,
+        cycle::{Asks, Has, Kind, Owned},
         turnstile::{Rule, Ticket, Turnstile},
     },
 };
@@ -131,6 +131,7 @@ pub struct OnceCell<T> {
 struct Ends<'a> {
     shared: &'a Shared,
     turn: Turn,
+    _has: Has,
 }
 
 impl Drop for Ends<'_> {
@@ -231,7 +232,7 @@ impl<T> OnceCell<T> {
             None => self.wait().map_err(Failed::Lock)?,
         };
         if is_mine {
-            let mut ends = Ends { shared: &self.shared, turn: Turn::Free };
+            let mut ends = Ends { shared: &self.shared, turn: Turn::Free, _has: Has::new() };
             let value = init().map_err(Failed::Init)?;
             // By nobody else: it is this one's turn.
             let _ = self.cell.set(value);
@@ -245,8 +246,10 @@ impl<T> OnceCell<T> {
         let call = Call::of(Activity::Once, &self.shared);
         let asks = Asks { lock: &self.shared, kind: Kind::Alone, place: call.place };
         asks.refuse_own()?;
-        let _entered = asks.enter(None)?;
-        self.shared.turns.pass(&call, None, &()).map_err(|end| LockError::Cancelled(end.stop()))
+        let entered = with_chair(|chair| asks.enter(None, chair.seat()))?;
+        let refused = || asks.check(entered.as_ref()).err();
+        let passed = self.shared.turns.pass_unless(refused, &call, None, &());
+        passed.unwrap_or_else(|end| Err(LockError::Cancelled(end.stop())))
     }
 
     /// Takes the value out, if there is one.

@@ -18,8 +18,8 @@
 use crate::{
     cancel::current,
     prim::{AtomicU64, AtomicUsize, Ordering},
+    wait::cycle::Has,
 };
-use std::{marker::PhantomData, sync::MutexGuard};
 
 /// Of more guards at once than these, a thread does not know what it reads.
 const SEEN: usize = 16;
@@ -239,20 +239,20 @@ pub(crate) fn here(lock: u64) -> Option<u64> {
 }
 
 /// This thread reads that lock, until this is dropped: there, too.
-pub(crate) struct Reads<'a> {
+pub(crate) struct Reads {
     lock: u64,
-    _stays_on_its_thread: PhantomData<MutexGuard<'a, ()>>,
+    _has: Has,
 }
 
-impl Reads<'_> {
+impl Reads {
     #[inline]
     pub(crate) fn new(lock: u64) -> Self {
         listed::with(|table| table.add(lock));
-        Reads { lock, _stays_on_its_thread: PhantomData }
+        Reads { lock, _has: Has::new() }
     }
 }
 
-impl Drop for Reads<'_> {
+impl Drop for Reads {
     #[inline]
     fn drop(&mut self) {
         listed::leave(|table| table.remove(self.lock));
@@ -305,7 +305,7 @@ mod tests {
             static LAST: RefCell<Option<Late>> = const { RefCell::new(None) };
         }
         /// Reads as its thread ends, when what gives the table back is gone.
-        struct Late(Option<Reads<'static>>);
+        struct Late(Option<Reads>);
         impl Drop for Late {
             fn drop(&mut self) {
                 assert!(readers(LOCK).iter().any(|(thread, _)| *thread == current::thread()));

@@ -15,7 +15,8 @@ use crate::{
     prim::{ReadGuard as CellRead, RwLock as Data, WriteGuard as CellWrite},
     wait::{
         Call,
-        door::{Door, Held, Kind, Leaves, Of},
+        cycle::Kind,
+        door::{Door, Held, Leaves, Of},
         reading::{self, Reads},
     },
 };
@@ -33,9 +34,9 @@ use std::{
 /// is the next to have it, and readers behind it come in together. So neither kind starves the other.
 ///
 /// *Deadlocks*: a thread that reads may read again, also while a writer waits. What it can never have, since it reads or
-/// writes already, is answered by [`LockError::WouldDeadlock`], and so is the last wait of a ring of locks and joins. Of a
-/// thread's read guards beyond 16 at once, nothing is known. With time limits, and at the end of a scope, it is as with a
-/// [`Mutex`](crate::sync::Mutex).
+/// writes already, is answered by [`LockError::WouldDeadlock`]. So is the last wait of a ring of locks and joins, and the wait
+/// of a job for a guard that is held over the end of its scope; with time limits, as with a [`Mutex`](crate::sync::Mutex). Of a
+/// thread's read guards beyond 16 at once, nothing is known.
 ///
 /// # Examples
 ///
@@ -195,7 +196,7 @@ impl<T: fmt::Debug> fmt::Debug for RwLock<T> {
 #[must_use = "a guard that is dropped at once holds nothing"]
 pub struct RwLockReadGuard<'a, T> {
     // Subtle: dropped in this order.
-    _reads: Reads<'a>,
+    _reads: Reads,
     cell: CellRead<'a, T>,
     _leaves: Leaves<'a>,
 }

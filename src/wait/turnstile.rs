@@ -22,7 +22,7 @@ use crate::{
     prim::{Mutex, MutexGuard},
     wait::{self, Call, End},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Instant};
 
 /// A place in a [`Queue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,18 +119,37 @@ impl<R: Rule> Turnstile<R> {
     where
         R::Want: Clone,
     {
+        match self.pass_unless(|| None::<Infallible>, call, until, want) {
+            Ok(Ok(pass)) => Ok(pass),
+            Err(end) => Err(end),
+        }
+    }
+
+    /// Waits until it is let in, or is refused: that is looked for whenever it is poked.
+    pub(crate) fn pass_unless<X>(
+        &self,
+        mut refused: impl FnMut() -> Option<X>,
+        call: &Call,
+        until: Option<Instant>,
+        want: &R::Want,
+    ) -> Result<Result<R::Pass, X>, End>
+    where
+        R::Want: Clone,
+    {
         let mut ticket = None;
         let waited = wait::wait(call, until, |seat| {
             let mut state = self.state.lock();
-            match ticket {
+            let passed = match ticket {
                 Some(ticket) => (!state.queue.has(ticket)).then(|| state.rule.enter(want)),
                 None => state.try_pass(want).or_else(|| {
                     ticket = Some(state.queue.push(seat, want.clone()));
                     None
                 }),
-            }
+            };
+            drop(state);
+            passed.map(Ok).or_else(|| refused().map(Err))
         });
-        if let (Err(_), Some(ticket)) = (&waited, ticket) {
+        if let (Err(_) | Ok(Err(_)), Some(ticket)) = (&waited, ticket) {
             let mut state = self.state.lock();
             let gone = state.queue.remove(ticket);
             if gone.is_none() && !mutant!("turn_lost_to_a_stop") {

@@ -391,6 +391,14 @@ fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
 
 // Locks.
 
+fn until(is_so: impl Fn() -> bool) -> tassel::Result<()> {
+    while !is_so() {
+        checkpoint()?;
+        thread::yield_now();
+    }
+    Ok(())
+}
+
 /// What a lock said: the cycle, if it was refused.
 fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
     match locked {
@@ -546,6 +554,164 @@ fn a_wait_that_is_to_stop_or_has_a_deadline_by_now_closes_no_ring() {
             assert_eq!(ring(&place, change), None, "{place:?}");
         }
         assert_eq!(ring(&Where::InAShield, cancel), names(&["body", "waits"]));
+    });
+}
+
+// S49, D21:
+#[test]
+fn who_waits_for_a_guard_that_is_held_over_the_end_of_its_scope_is_refused() {
+    virtually(|| {
+        for exit_first in [true, false] {
+            for ways in [[true, true], [true, false], [false, true]] {
+                let [body_writes, job_writes] = ways;
+                let (lock, told) = (RwLock::named("table", ()), StdMutex::new(Vec::new()));
+                ScopeOptions::new()
+                    .inline(false)
+                    .open(|s| {
+                        for name in ["a", "b"] {
+                            let (lock, told) = (&lock, &told);
+                            s.job(name).spawn(move || {
+                                sleep(if exit_first { SECOND } else { Duration::ZERO })?;
+                                let said = if job_writes { refused(lock.write()) } else { refused(lock.read()) };
+                                told.lock().unwrap().push(said);
+                                Ok(())
+                            });
+                        }
+                        let guards = if body_writes { (Some(lock.write()?), None) } else { (None, Some(lock.read()?)) };
+                        sleep(if exit_first { Duration::ZERO } else { SECOND })?;
+                        Ok(guards)
+                    })
+                    .unwrap();
+                let mut told = told.into_inner().unwrap();
+                told.sort();
+                assert_eq!(told, ["a", "b"].map(|name| names(&[name, "body"])), "{exit_first}, {ways:?}");
+            }
+        }
+    });
+}
+
+// S49, D21:
+#[test]
+fn a_ring_that_the_end_of_a_scope_closes_is_ended_by_who_waits_for_what_its_thread_has() {
+    virtually(|| {
+        for exit_first in [true, false] {
+            let (outer, inner, told) =
+                (Mutex::named("outer", ()), Mutex::named("inner", ()), StdMutex::new(Vec::new()));
+            let tell = |who, said| told.lock().unwrap().push((who, said));
+            let guard = outer.lock().unwrap();
+            ScopeOptions::new()
+                .inline(false)
+                .open(|s| {
+                    s.job("a").spawn(|| {
+                        let _guard = inner.lock()?;
+                        sleep(2 * SECOND)?;
+                        tell("a", refused(outer.lock()));
+                        Ok(())
+                    });
+                    s.job("b").spawn(|| {
+                        Ok(scope(|s| {
+                            s.job("below b").spawn(|| {
+                                sleep(SECOND)?;
+                                tell("below b", refused(inner.lock()));
+                                Ok(())
+                            });
+                            Ok(())
+                        })?)
+                    });
+                    Ok(sleep(if exit_first { Duration::ZERO } else { 3 * SECOND })?)
+                })
+                .unwrap();
+            drop(guard);
+            let told = told.into_inner().unwrap();
+            // The body waits for `below b` as well, which waits for `a`; the shortest way is as good.
+            let [("a", Some(ring)), ("below b", None)] = told.as_slice() else { panic!("{told:?}") };
+            assert!(
+                matches!(
+                    ring.iter().map(String::as_str).collect::<Vec<_>>()[..],
+                    ["a", "body"] | ["a", "body", "below b"]
+                ),
+                "{ring:?}"
+            );
+        }
+    });
+}
+
+// S49: at its exit a thread runs jobs, and these let go what they have.
+#[test]
+fn who_waits_for_a_lock_of_a_job_that_runs_at_the_exit_of_its_scope_is_not_refused() {
+    guarded(|| {
+        let pool = Pool::builder().refuse_threads(|number| number > 1).build().unwrap();
+        let (mutex, locked, other) = (Mutex::new(()), Event::new(), Mutex::new(()));
+        let held = ScopeOptions::new()
+            .pool(&pool)
+            .open(|s| {
+                let (mutex, locked) = (&mutex, &locked);
+                s.job("waits").own_thread().spawn(move || {
+                    until(|| snapshot::of(s).to_string().contains("scope exit"))?;
+                    // No thread can be had but the opener's.
+                    s.job("has it").spawn(move || {
+                        let _guard = mutex.lock()?;
+                        locked.set();
+                        until(|| snapshot::of(s).to_string().contains("waiting in lock"))
+                    });
+                    locked.wait()?;
+                    Ok(mutex.lock().map(drop)?)
+                });
+                Ok(other.lock()?)
+            })
+            .unwrap();
+        drop(held);
+    });
+}
+
+// S49, D21:
+#[test]
+fn who_waits_for_a_guard_that_is_held_over_the_end_is_refused_however_they_meet() {
+    guarded(|| {
+        for round in 0..stress_rounds(200) {
+            let (mutex, told) = (Mutex::new(()), AtomicUsize::new(0));
+            let held = ScopeOptions::new()
+                .inline(round % 2 == 0)
+                .open(|s| {
+                    let guard = mutex.lock()?;
+                    for _ in 0..3 {
+                        s.spawn(|| match mutex.lock() {
+                            Err(LockError::WouldDeadlock { .. }) => _ = told.fetch_add(1, Ordering::SeqCst),
+                            _ => panic!("the body has it"),
+                        });
+                    }
+                    if round % 4 < 2 {
+                        until(|| mutex.waiting() > 0)?;
+                    }
+                    Ok(guard)
+                })
+                .unwrap();
+            drop(held);
+            assert_eq!((told.into_inner(), mutex.waiting()), (3, 0));
+        }
+    });
+}
+
+// S49:
+#[test]
+fn a_cell_whose_initialiser_waits_for_jobs_that_want_its_value_answers_them() {
+    virtually(|| {
+        for exit_first in [true, false] {
+            let (cell, told) = (OnceCell::new(), StdMutex::new(None));
+            cell.get_or_try_init(|| {
+                let opened = ScopeOptions::new().inline(false).open(|s| {
+                    s.job("asks").spawn(|| {
+                        sleep(if exit_first { SECOND } else { Duration::ZERO })?;
+                        *told.lock().unwrap() = Some(refused(cell.get_or_init(|| 1)));
+                        Ok(())
+                    });
+                    Ok(sleep(if exit_first { Duration::ZERO } else { SECOND })?)
+                });
+                Ok(opened.map(|()| 2)?)
+            })
+            .unwrap();
+            assert_eq!((told.into_inner().unwrap(), cell.get()), (Some(names(&["asks", "body"])), Some(&2)));
+        }
     });
 }
 
