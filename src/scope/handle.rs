@@ -25,7 +25,7 @@ use crate::{
     },
     error::{Failure, JobId, JoinError, Leaf},
     park::{
-        seat::{Seat, with_chair},
+        seat::Seat,
         standstill::{Awaited, Party, Wait},
     },
     raw::{Reader, Tally},
@@ -36,7 +36,7 @@ use crate::{
     },
     wait::{
         self, Call, End,
-        cycle::{self, Entered, For},
+        cycle::{Entry, For},
     },
 };
 use std::{
@@ -267,7 +267,7 @@ impl<'scope, V> JobHandle<'scope, V> {
                 return Ok(job.outcome()); // there is one: it has run, or was swept
             }
         }
-        let _joining = self.join_the_others(limit)?;
+        let mut entry = Entry::default();
         let registered = Joiner { core: self.core, job, seat: None.into() };
         let until = match limit {
             Some(Limit::At(until)) => Some(*until),
@@ -278,19 +278,25 @@ impl<'scope, V> JobHandle<'scope, V> {
         let ended = wait::wait(&call, until, |seat| {
             registered.register(seat);
             if let Some(outcome) = self.look() {
-                return Some(outcome);
+                return Some(Ok(outcome));
+            }
+            if limit.is_some() {
+                return None; // ends by itself
             }
             // D18: no thread can be had. The joiner's is one.
-            if limit.is_none() && self.core.is_refused() && !job.own_thread && self.core.may_inline() {
-                if let Some(entry) = self.core.claim_job(job) {
-                    entry.run_and_leave(self.core);
-                    return self.look();
+            if self.core.is_refused() && !job.own_thread && self.core.may_inline() {
+                if let Some(job) = self.core.claim_job(job) {
+                    mutant!("joiner_that_runs_waits" => std::mem::forget(std::mem::take(&mut entry)));
+                    entry = Entry::Out;
+                    job.run_and_leave(self.core);
+                    return self.look().map(Ok);
                 }
             }
-            None
+            let cycle = entry.look(|| For::Job(Arc::clone(self.strand())), seat)?;
+            Some(Err(JoinError::WouldDeadlock { cycle }))
         });
         match ended {
-            Ok(outcome) => Ok(Some(outcome)),
+            Ok(outcome) => outcome.map(Some),
             Err(End::TimedOut) => Ok(None),
             Err(End::Stopped(stop)) => Err(JoinError::You(stop)),
         }
@@ -322,15 +328,6 @@ impl<'scope, V> JobHandle<'scope, V> {
             strand = here.parent().cloned();
         }
         Ok(())
-    }
-
-    /// Enters this join with those that wait, unless it can end by itself.
-    fn join_the_others(&self, limit: Option<&Limit>) -> Result<Option<Entered>, JoinError> {
-        if limit.is_some() {
-            return Ok(None);
-        }
-        let job = For::Job(Arc::clone(self.strand()));
-        with_chair(|chair| cycle::enter_here(job, chair.seat())).map_err(|cycle| JoinError::WouldDeadlock { cycle })
     }
 }
 

@@ -123,20 +123,15 @@ impl Door {
         if let Some(got) = self.spin(&mut take) {
             return Ok(got);
         }
-        let asks = Asks { lock: self, kind, place: call.place };
-        asks.refuse_own()?;
-        let (mut ticket, mut entered) = (None, None);
+        let mut asks = Asks::new(self, kind, call.place)?;
+        let mut ticket = None;
         let waited = with_chair(|chair| {
             wait::wait_in(chair, call, None, &mut |seat| {
                 if let Some(got) = self.look(&mut ticket, kind, seat, &mut take) {
                     return Some(Ok(got));
                 }
                 // Not before it queues: who comes later does not stand in its way.
-                let asked = match &entered {
-                    Some(entered) => asks.check(Option::as_ref(entered)),
-                    None => asks.enter(ticket, seat).map(|wait| entered = Some(wait)),
-                };
-                asked.err().map(Err)
+                asks.look(ticket, seat).map(Err)
             })
         });
         let got = waited.unwrap_or_else(|end| Err(LockError::Cancelled(end.stop())));
@@ -318,9 +313,13 @@ impl Owned for Door {
         (thread == current::thread()).then_some(line).or_else(reads)
     }
 
+    fn has(&self, ticket: Option<Ticket>) -> bool {
+        ticket.is_none_or(|ticket| self.queue.lock().has(ticket))
+    }
+
     fn owners(&self, kind: Kind, ticket: Option<Ticket>) -> Vec<u64> {
         // Locked until all has been seen: who is not let in meanwhile has it not.
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if ticket.is_some_and(|ticket| !queue.has(ticket)) && !mutant!("who_has_left_the_queue_waits") {
             return Vec::new();
         }
@@ -329,10 +328,12 @@ impl Owned for Door {
         match kind {
             _ if self.of == Of::Mutex => {}
             Kind::Alone => owners.extend(reading::readers(self.id).into_iter().map(|(thread, _)| thread)),
-            // Who reads does not keep it out; but who came first, and waits for those who read.
+            // Who reads does not keep it out; but who came before it and wants to write, and waits for those who read. All of
+            // them: the first may leave.
             Kind::Shared => {
-                let first = queue.first().filter(|(first, ..)| Some(*first) != ticket).map(|(.., first)| first.thread);
-                owners.extend(first.filter(|_| !mutant!("first_of_the_queue_forgotten")));
+                let before = queue.before(ticket).filter(|waiter| waiter.kind == Kind::Alone);
+                let some = if mutant!("first_of_the_queue_forgotten") { 0 } else { usize::MAX };
+                owners.extend(before.take(some).map(|waiter| waiter.thread));
             }
         }
         owners
@@ -386,15 +387,15 @@ mod tests {
     #[test]
     fn who_has_left_the_queue_waits_for_nobody_although_it_is_entered_for_a_moment_longer() {
         let door = Door::new(Of::RwLock, None);
-        let [mut first, mut second] = [None; 2];
+        let (_reads, me) = (reading::Reads::new(door.id()), vec![current::thread()]);
+        let [mut writer, mut reader] = [None; 2];
         with_chair(|chair| {
-            for ticket in [&mut first, &mut second] {
-                assert_eq!(door.look(ticket, Kind::Shared, chair.seat(), &mut || None::<()>), None);
-            }
-            let owners = || [first, second].map(|ticket| door.owners(Kind::Shared, ticket));
-            assert_eq!(owners(), [vec![], vec![current::thread()]]);
-            let mut let_in = first;
-            assert!(door.look(&mut let_in, Kind::Shared, chair.seat(), &mut || Some(())).is_some());
+            assert_eq!(door.look(&mut writer, Kind::Alone, chair.seat(), &mut || None::<()>), None);
+            assert_eq!(door.look(&mut reader, Kind::Shared, chair.seat(), &mut || None::<()>), None);
+            let owners = || [door.owners(Kind::Alone, writer), door.owners(Kind::Shared, reader)];
+            assert_eq!(owners(), [me.clone(), me]);
+            let mut let_in = writer;
+            assert!(door.look(&mut let_in, Kind::Alone, chair.seat(), &mut || Some(())).is_some());
             assert_eq!(owners(), [vec![], vec![]]);
         });
     }

@@ -36,6 +36,7 @@ pub(crate) mod condvar;
 pub(crate) mod cycle;
 pub(crate) mod door;
 pub(crate) mod event;
+mod graph;
 pub(crate) mod mutex;
 pub(crate) mod once;
 pub(crate) mod reading;

@@ -14,7 +14,6 @@
 use crate::{
     cancel::current::{self, Activity, Look, Thing},
     error::LockError,
-    park::seat::with_chair,
     prim::OnceLock,
     wait::{
         Call,
@@ -80,6 +79,10 @@ impl Owned for Shared {
             Turn::Taken(thread, line) if thread == current::thread() => Some(line),
             _ => None,
         })
+    }
+
+    fn has(&self, _: Option<Ticket>) -> bool {
+        true
     }
 
     fn owners(&self, _: Kind, _: Option<Ticket>) -> Vec<u64> {
@@ -244,11 +247,8 @@ impl<T> OnceCell<T> {
     #[track_caller]
     fn wait(&self) -> Result<bool, LockError> {
         let call = Call::of(Activity::Once, &self.shared);
-        let asks = Asks { lock: &self.shared, kind: Kind::Alone, place: call.place };
-        asks.refuse_own()?;
-        let entered = with_chair(|chair| asks.enter(None, chair.seat()))?;
-        let refused = || asks.check(entered.as_ref()).err();
-        let passed = self.shared.turns.pass_unless(refused, &call, None, &());
+        let mut asks = Asks::new(&self.shared, Kind::Alone, call.place)?;
+        let passed = self.shared.turns.pass_unless(|seat| asks.look(None, seat), &call, None, &());
         passed.unwrap_or_else(|end| Err(LockError::Cancelled(end.stop())))
     }
 

@@ -22,7 +22,7 @@ use crate::{
     prim::{Mutex, MutexGuard},
     wait::{self, Call, End},
 };
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, convert::Infallible, ops::Bound, sync::Arc, time::Instant};
 
 /// A place in a [`Queue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +52,12 @@ impl<W> Queue<W> {
     /// Tells whether it still waits. Who does not, and has not left, was let in.
     pub(crate) fn has(&self, ticket: Ticket) -> bool {
         self.waiting.contains_key(&ticket)
+    }
+
+    /// Who stands before that one. Without a ticket: all.
+    pub(crate) fn before(&self, ticket: Option<Ticket>) -> impl Iterator<Item = &W> {
+        let end = ticket.map_or(Bound::Unbounded, Bound::Excluded);
+        self.waiting.range((Bound::Unbounded, end)).map(|(_, (_, want))| want)
     }
 
     /// Takes out who leaves. `None`: it was let in.
@@ -119,16 +125,16 @@ impl<R: Rule> Turnstile<R> {
     where
         R::Want: Clone,
     {
-        match self.pass_unless(|| None::<Infallible>, call, until, want) {
+        match self.pass_unless(|_| None::<Infallible>, call, until, want) {
             Ok(Ok(pass)) => Ok(pass),
             Err(end) => Err(end),
         }
     }
 
-    /// Waits until it is let in, or is refused: that is looked for whenever it is poked.
+    /// Waits until it is let in, or is refused: that is asked for while it queues, whenever it is poked.
     pub(crate) fn pass_unless<X>(
         &self,
-        mut refused: impl FnMut() -> Option<X>,
+        mut refused: impl FnMut(&Arc<Seat>) -> Option<X>,
         call: &Call,
         until: Option<Instant>,
         want: &R::Want,
@@ -147,7 +153,7 @@ impl<R: Rule> Turnstile<R> {
                 }),
             };
             drop(state);
-            passed.map(Ok).or_else(|| refused().map(Err))
+            passed.map(Ok).or_else(|| refused(seat).map(Err))
         });
         if let (Err(_) | Ok(Err(_)), Some(ticket)) = (&waited, ticket) {
             let mut state = self.state.lock();

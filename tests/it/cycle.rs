@@ -2,10 +2,20 @@
 
 use crate::{guarded, virtually};
 use std::{
-    sync::{Barrier as StdBarrier, Mutex},
+    sync::{
+        Barrier as StdBarrier, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
-use tassel::{JobHandle, JoinError, ScopeOptions, pool::Pool, region::fail_after, scope, sleep, sync::Event};
+use tassel::{
+    JobHandle, JoinError, ScopeOptions, checkpoint,
+    pool::Pool,
+    region::{fail_after, shield_unbounded},
+    scope, sleep, snapshot,
+    sync::{Event, Mutex as Lock},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -20,6 +30,14 @@ fn said(joined: Result<(), JoinError>) -> Said {
         Err(JoinError::WouldDeadlock { cycle }) => Some(cycle),
         Err(other) => panic!("{other:?}"),
     }
+}
+
+fn until(is_so: impl Fn() -> bool) -> tassel::Result<()> {
+    while !is_so() {
+        checkpoint()?;
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// Job n joins job n + 1, the last one the first. Returns what each was told.
@@ -150,6 +168,86 @@ fn a_ring_that_an_inner_job_closes_names_everybody_in_it() {
         })
         .unwrap();
         assert_eq!(told.into_inner().unwrap().unwrap(), ["inner", "other", "outer"]);
+    });
+}
+
+// S49: a job that runs inline on top of another is not below it, but keeps it from going on.
+#[test]
+fn a_ring_through_a_line_that_stands_below_an_inline_run_is_found() {
+    guarded(|| {
+        let one_thread = Pool::builder().parallelism(1).max_threads(1).build().unwrap();
+        let (told, is_over) = (Mutex::new(None), AtomicBool::new(false));
+        ScopeOptions::new()
+            .pool(&one_thread)
+            .open(|s| {
+                let (told, is_over) = (&told, &is_over);
+                let slot: &Slot<'_> = Box::leak(Box::default());
+                let ready: &Event = Box::leak(Box::default());
+                let below = s.job("below").spawn(move || {
+                    // The thread of `below` runs it, since there is no other.
+                    let on_top = s.job("on top").spawn(move || {
+                        ready.wait()?;
+                        Ok(ScopeOptions::new().pool(&Pool::global()).inline(false).open(|s| {
+                            s.job("joins").spawn(move || {
+                                let below = slot.lock().unwrap().take().unwrap();
+                                *told.lock().unwrap() = said(below.join());
+                            });
+                            Ok(())
+                        })?)
+                    });
+                    on_top.join()?;
+                    is_over.store(true, Ordering::SeqCst);
+                    Ok(())
+                });
+                *slot.lock().unwrap() = Some(below);
+                ready.set();
+                until(|| is_over.load(Ordering::SeqCst))
+            })
+            .unwrap();
+        let told = told.into_inner().unwrap().unwrap();
+        // The join closes it, or the exit does.
+        assert!(told == ["joins", "below"] || told == ["joins", "below", "body"], "{told:?}");
+    });
+}
+
+// S49, D18: where no thread can be had, who waits for a job runs it.
+#[test]
+fn a_joiner_that_runs_the_job_does_not_wait_for_it() {
+    guarded(|| {
+        let none = Pool::builder().refuse_threads(|_| true).build().unwrap();
+        let (first, second, ready) = (Lock::new(()), Lock::new(()), Event::new());
+        scope(|outer| {
+            let (first, second, ready, none) = (&first, &second, &ready, &none);
+            let waits = |name: &str| {
+                let picture = snapshot::of(outer).to_string();
+                picture
+                    .lines()
+                    .any(|line| line.contains(&format!("job `{name}` (")) && line.contains("waiting in lock"))
+            };
+            let asks = outer.job("asks").spawn(move || {
+                let _second = second.lock()?;
+                ready.set();
+                until(|| waits("inner"))?;
+                Ok(first.lock().map(drop)?)
+            });
+            outer.job("joins").spawn(move || {
+                ready.wait()?;
+                Ok(ScopeOptions::new().pool(none).open(|s| {
+                    let run = s.job("run").spawn(|| {
+                        let guard = first.lock()?;
+                        Ok(ScopeOptions::new().pool(&Pool::global()).inline(false).open(|s| {
+                            s.job("inner").spawn(|| Ok(second.lock().map(drop)?));
+                            until(|| waits("asks"))?;
+                            drop(guard);
+                            Ok(())
+                        })?)
+                    });
+                    shield_unbounded(|| Ok(run.join()?))
+                })?)
+            });
+            Ok(asks.join()?)
+        })
+        .unwrap();
     });
 }
 

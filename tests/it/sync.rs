@@ -795,6 +795,90 @@ fn a_reader_that_queues_behind_a_writer_closes_a_ring_through_it() {
     });
 }
 
+// S49: one of the writers may leave, and the others are in its way still.
+#[test]
+fn a_reader_that_queues_behind_several_writers_closes_a_ring_through_each() {
+    virtually(|| {
+        for leaves_by_limit in [true, false] {
+            let lock = RwLock::named("table", ());
+            let told = StdMutex::new(None);
+            ScopeOptions::new()
+                .inline(false)
+                .open(|s| {
+                    s.job("leaves").spawn(|| {
+                        let _guard = lock.read()?;
+                        Ok(sleep(SECOND)?) // then the first writer is told, and comes too late
+                    });
+                    let first = s.job("first").spawn(|| {
+                        sleep(SECOND / 4)?;
+                        let writes = || Ok(lock.write().map(drop)?);
+                        if leaves_by_limit { move_on_after(9 * SECOND, writes).map(drop) } else { writes() }
+                    });
+                    s.job("second").spawn(|| {
+                        sleep(SECOND / 2)?;
+                        Ok(lock.write().map(drop)?)
+                    });
+                    let b = s.job("b").spawn(|| {
+                        sleep(2 * SECOND)?;
+                        Ok(lock.read().map(drop)?)
+                    });
+                    let (told, lock) = (&told, &lock);
+                    s.job("a").spawn(move || {
+                        let _guard = lock.read()?;
+                        sleep(3 * SECOND)?;
+                        if !leaves_by_limit {
+                            first.cancel();
+                        }
+                        match b.join() {
+                            Err(JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
+                            other => other?,
+                        }
+                        Ok(())
+                    });
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(told.into_inner().unwrap(), names(&["a", "b", "second"]), "{leaves_by_limit}");
+        }
+    });
+}
+
+// S49: who asked in between has nothing to do with that scope.
+#[test]
+fn of_a_ring_that_the_end_of_a_scope_closes_one_of_its_jobs_is_refused() {
+    virtually(|| {
+        let (lock, told) = (RwLock::named("table", ()), StdMutex::new(None));
+        ScopeOptions::new()
+            .inline(false)
+            .open(|s| {
+                s.job("leaves").spawn(|| {
+                    let _guard = lock.read()?;
+                    Ok(sleep(SECOND)?) // then the writer is told, and comes too late: the lock is reserved for it
+                });
+                s.job("writes").spawn(|| {
+                    sleep(SECOND / 2)?;
+                    Ok(lock.write().map(drop)?)
+                });
+                s.job("opens").spawn(|| {
+                    let guard = lock.read()?;
+                    ScopeOptions::new().inline(false).open(|s| {
+                        s.job("reads").spawn(|| {
+                            sleep(2 * SECOND)?;
+                            *told.lock().unwrap() = Some(refused(lock.read()));
+                            Ok(())
+                        });
+                        Ok(sleep(3 * SECOND)?)
+                    })?;
+                    drop(guard);
+                    Ok(())
+                });
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(told.into_inner().unwrap(), Some(names(&["reads", "writes", "body"])));
+    });
+}
+
 #[test]
 fn the_mutex_that_a_condition_takes_again_is_asked_for_where_the_condition_is_waited_for() {
     virtually(|| {
