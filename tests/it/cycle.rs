@@ -1,16 +1,15 @@
 //! Joins that wait for each other in a ring: exactly one is refused, and says who would wait for whom.
 
-use crate::{guarded, virtually};
+use crate::{guarded, until, virtually};
 use std::{
     sync::{
         Barrier as StdBarrier, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 use tassel::{
-    JobHandle, JoinError, ScopeOptions, checkpoint,
+    JobHandle, JoinError, ScopeOptions,
     pool::Pool,
     region::{fail_after, shield_unbounded},
     scope, sleep, snapshot,
@@ -30,14 +29,6 @@ fn said(joined: Result<(), JoinError>) -> Said {
         Err(JoinError::WouldDeadlock { cycle }) => Some(cycle),
         Err(other) => panic!("{other:?}"),
     }
-}
-
-fn until(is_so: impl Fn() -> bool) -> tassel::Result<()> {
-    while !is_so() {
-        checkpoint()?;
-        thread::yield_now();
-    }
-    Ok(())
 }
 
 /// Job n joins job n + 1, the last one the first. Returns what each was told.

@@ -235,6 +235,15 @@ impl Rng {
     }
 }
 
+/// Looks again and again, until it is so or the code here is to stop.
+fn until(is_so: impl Fn() -> bool) -> tassel::Result<()> {
+    while !is_so() {
+        tassel::checkpoint()?;
+        thread::yield_now();
+    }
+    Ok(())
+}
+
 /// How many rounds a stress test runs: its own short count, or what `TASSEL_STRESS` says.
 fn stress_rounds(short: u64) -> u64 {
     env::var("TASSEL_STRESS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(short)

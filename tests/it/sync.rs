@@ -2,7 +2,7 @@
 //!
 //! Order is that of virtual time where it matters; elsewhere real threads meet.
 
-use crate::{guarded, named, placeless, seeded_rng, stress_rounds, told, virtually};
+use crate::{guarded, named, placeless, seeded_rng, stress_rounds, told, until, virtually};
 use std::{
     num::ParseIntError,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -391,14 +391,6 @@ fn a_hundred_threads_that_are_stopped_at_any_moment_lose_no_permit() {
 
 // Locks.
 
-fn until(is_so: impl Fn() -> bool) -> tassel::Result<()> {
-    while !is_so() {
-        checkpoint()?;
-        thread::yield_now();
-    }
-    Ok(())
-}
-
 /// What a lock said: the cycle, if it was refused.
 fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
     match locked {
@@ -406,6 +398,15 @@ fn refused<G>(locked: Result<G, LockError>) -> Option<Vec<String>> {
         Err(LockError::WouldDeadlock { cycle, .. }) => Some(cycle),
         Err(other) => panic!("{other}"),
     }
+}
+
+/// Notes the cycle of a join that was refused; any other outcome is passed on.
+fn unless_refused(joined: Result<(), JoinError>, told: &StdMutex<Option<Vec<String>>>) -> tassel::Result<()> {
+    match joined {
+        Err(JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
+        other => other?,
+    }
+    Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as `refused` says it")]
@@ -491,11 +492,7 @@ fn of_a_join_and_a_lock_that_wait_for_each_other_the_last_is_refused() {
                     s.job("a").spawn(|| {
                         let _guard = mutex.lock()?;
                         sleep(if join_first { SECOND } else { 2 * SECOND })?;
-                        match b.join() {
-                            Err(JoinError::WouldDeadlock { cycle }) => *joined.lock().unwrap() = Some(cycle),
-                            other => other?,
-                        }
-                        Ok(())
+                        unless_refused(b.join(), &joined)
                     });
                     Ok(())
                 })
@@ -782,11 +779,7 @@ fn a_reader_that_queues_behind_a_writer_closes_a_ring_through_it() {
                 s.job("a").spawn(|| {
                     let _guard = lock.read()?;
                     sleep(3 * SECOND)?;
-                    match b.join() {
-                        Err(JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
-                        other => other?,
-                    }
-                    Ok(())
+                    unless_refused(b.join(), &told)
                 });
                 Ok(())
             })
@@ -829,11 +822,7 @@ fn a_reader_that_queues_behind_several_writers_closes_a_ring_through_each() {
                         if !leaves_by_limit {
                             first.cancel();
                         }
-                        match b.join() {
-                            Err(JoinError::WouldDeadlock { cycle }) => *told.lock().unwrap() = Some(cycle),
-                            other => other?,
-                        }
-                        Ok(())
+                        unless_refused(b.join(), told)
                     });
                     Ok(())
                 })
