@@ -356,7 +356,7 @@ impl Effects {
             }
         }
         self.senders.extend(inner.channel.take());
-        if node.has_hook() {
+        if inner.hook.is_some() {
             self.hooked.push(Arc::clone(node));
         }
     }

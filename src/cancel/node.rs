@@ -132,6 +132,7 @@ pub(super) struct Inner {
     pub(super) seats: Slab<Arc<Seat>>,
     pub(super) callbacks: Slab<Callback>,
     pub(super) channel: Option<(Sender<Infallible>, Receiver<Infallible>)>,
+    pub(super) hook: Option<Weak<dyn Hook>>,
     pub(super) own: Option<Own>,
     /// The marks that this node has by itself.
     pub(super) flags: u32,
@@ -175,7 +176,6 @@ pub(crate) struct Node {
     also: Option<Up>,
     /// Whether there is a scope here or above: a picture of all scopes comes by.
     observed: bool,
-    hook: OnceLock<Weak<dyn Hook>>,
     /// Its own, if that came first; else a copy, made when somebody asked ([`Node::cause`]).
     pub(super) cause: OnceLock<Reason>,
     pub(super) inner: Mutex<Inner>,
@@ -206,7 +206,6 @@ impl Node {
             up: reserve(parents.parent),
             also: reserve(parents.also),
             observed,
-            hook: OnceLock::new(),
             cause: OnceLock::new(),
             inner: Mutex::new(Inner { deadline, ..Inner::default() }),
         });
@@ -241,12 +240,10 @@ impl Node {
 
     /// Sets what is told when the node stops. If it stops already, it is told at once.
     pub(crate) fn set_hook(&self, hook: Weak<dyn Hook>) {
-        if self.hook.set(hook).is_err() {
-            return;
-        }
-        mutant!("hook_without_the_lock" => return if self.is_stopping() { self.call_hook() });
-        // The walk sets the flag under this lock, and calls the hook after it: either it finds the hook, or we the flag.
-        let inner = self.inner.lock();
+        // The walk sets the flag, and looks for a hook, under this lock: either it finds the hook, or we the flag.
+        let mut inner = self.inner.lock();
+        inner.hook = Some(hook);
+        mutant!("hook_without_a_look" => return);
         let stopping = self.is_stopping();
         drop(inner);
         if stopping {
@@ -259,9 +256,13 @@ impl Node {
         self.observed
     }
 
+    fn hook(&self) -> Option<Arc<dyn Hook>> {
+        self.inner.lock().hook.as_ref()?.upgrade()
+    }
+
     /// What has set the hook, if it is there.
     pub(crate) fn host(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.hook.get().and_then(Weak::upgrade).map(Hook::host)
+        self.hook().map(Hook::host)
     }
 
     /// Those that were opened here; not those that have this node as a second parent.
@@ -271,12 +272,8 @@ impl Node {
         children
     }
 
-    pub(super) fn has_hook(&self) -> bool {
-        self.hook.get().is_some()
-    }
-
     pub(super) fn call_hook(&self) {
-        if let Some(hook) = self.hook.get().and_then(Weak::upgrade) {
+        if let Some(hook) = self.hook() {
             hook.stopping();
         }
     }

@@ -16,7 +16,7 @@
 //! that lock and finds it. The wake-up is a token in the worker's parker, which keeps it until the worker parks.
 
 use crate::prim::{Parker, Unparker};
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 /// Where a worker sleeps. Its own; nobody else parks here.
 #[derive(Debug)]
@@ -38,10 +38,16 @@ impl Bed {
     }
 }
 
-/// The idle workers, by number. Lives under the pool's lock.
+/// Which time a worker has lain down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Night(u64);
+
+/// The idle workers, in the order in which they lay down. Lives under the pool's lock, so to look for one of ten thousand is a
+/// bisection.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    idle: Vec<(u64, Unparker)>,
+    idle: VecDeque<(Night, Unparker)>,
+    nights: u64,
 }
 
 impl Roster {
@@ -50,14 +56,17 @@ impl Roster {
     }
 
     /// A worker lies down.
-    pub(crate) fn lie_down(&mut self, worker: u64, bed: &Bed) {
-        self.idle.push((worker, bed.parker.unparker().clone()));
+    pub(crate) fn lie_down(&mut self, bed: &Bed) -> Night {
+        self.nights += 1;
+        let night = Night(self.nights);
+        self.idle.push_back((night, bed.parker.unparker().clone()));
+        night
     }
 
     /// Takes the worker that lay down last; the caller wakes it after unlocking.
     pub(crate) fn take(&mut self) -> Option<Unparker> {
-        mutant!("taken_worker_stays_idle" => return self.idle.last().map(|(_, unparker)| unparker.clone()));
-        self.idle.pop().map(|(_, unparker)| unparker)
+        mutant!("taken_worker_stays_idle" => return self.idle.back().map(|(_, unparker)| unparker.clone()));
+        self.idle.pop_back().map(|(_, unparker)| unparker)
     }
 
     /// Takes everybody.
@@ -65,15 +74,19 @@ impl Roster {
         self.idle.drain(..).map(|(_, unparker)| unparker).collect()
     }
 
-    /// A worker that woke for whatever reason looks: still idle?
-    pub(crate) fn is_idle(&self, worker: u64) -> bool {
-        self.idle.iter().any(|(idle, _)| *idle == worker)
+    fn find(&self, night: Night) -> Option<usize> {
+        self.idle.binary_search_by_key(&night, |(night, _)| *night).ok()
     }
 
-    /// A worker whose time has run out leaves, unless it was taken: then it stays.
-    pub(crate) fn leave(&mut self, worker: u64) -> bool {
-        let before = self.idle.len();
-        self.idle.retain(|(idle, _)| *idle != worker);
-        self.idle.len() < before
+    /// A worker that woke for whatever reason looks: still idle?
+    pub(crate) fn is_idle(&self, night: Night) -> bool {
+        self.find(night).is_some()
+    }
+
+    /// A worker whose time has run out leaves, unless it was taken: then it stays. Who leaves has lain there the longest, as a
+    /// rule.
+    pub(crate) fn leave(&mut self, night: Night) -> bool {
+        let gone = self.find(night).and_then(|at| self.idle.remove(at));
+        gone.is_some()
     }
 }

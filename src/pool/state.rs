@@ -262,7 +262,7 @@ impl State {
     /// Unlists a source that is over; the caller drops it after unlocking. It was listed last, most likely.
     #[must_use]
     pub(super) fn take_out(&mut self, source: &dyn Source) -> Option<Listed> {
-        if !source.is_listed() || !source.set_unlisted(false) {
+        if self.listed.is_empty() || !source.is_listed() || !source.set_unlisted(false) {
             return None;
         }
         let address = ptr::from_ref(source).cast::<()>();

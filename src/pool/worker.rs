@@ -193,20 +193,20 @@ impl PoolCore {
                 return None;
             }
             mutant!("lie_down_after_unlock" => drop(state); state = self.lock());
-            state.roster.lie_down(worker, bed);
+            let night = state.roster.lie_down(bed);
             let until = prim::now().checked_add(self.config.keep_alive);
             loop {
                 drop(state);
                 done.clear();
                 bed.sleep(until);
                 state = self.lock();
-                if !state.roster.is_idle(worker) {
+                if !state.roster.is_idle(night) {
                     // Taken: whoever took it counted it as active, and coming.
                     post.set_coming();
                     state.set_busy(post);
                     break;
                 }
-                if until.is_some_and(|until| prim::now() >= until) && state.roster.leave(worker) {
+                if until.is_some_and(|until| prim::now() >= until) && state.roster.leave(night) {
                     state.depart(worker);
                     self.changed.tell();
                     return None;

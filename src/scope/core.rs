@@ -18,7 +18,6 @@ use crate::{
         current::{self, Ground, Strand},
         node::Node,
         reason::{Label, Reason, ReasonKind},
-        roots::Listed,
     },
     error::{Failure, JobId, Leaf, Log, Origin, Role, around_stop},
     park::{
@@ -26,7 +25,7 @@ use crate::{
         standstill::{Moving, Party},
     },
     pool::PoolCore,
-    prim::{AtomicU64, Mutex},
+    prim::AtomicU64,
     raw::{Held, Home, Kept, Lent, Tally, Tied},
     scope::job::{Facts, Job, JobRef},
     value::Inherited,
@@ -171,8 +170,6 @@ pub(crate) struct Core {
     pub(crate) inlined: u32,
     /// What was bound where it was opened.
     pub(super) inherited: Inherited,
-    /// Of a scope that stands below no other, while it is open.
-    listed_root: Mutex<Option<Listed>>,
     pub(super) owner: Arc<Seat>,
     /// How many jobs have been numbered.
     spawned: AtomicU64,
@@ -225,7 +222,6 @@ impl Core {
             inline,
             inlined,
             inherited: Inherited::new(),
-            listed_root: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
             spawned: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
@@ -243,12 +239,6 @@ impl Tally<Core> {
 
     pub(crate) fn label(&self) -> &Label {
         self.node.label()
-    }
-
-    /// Puts it among the scopes where a picture of everything begins, or takes it out.
-    pub(crate) fn set_listed(&self, listed: Option<Listed>) {
-        let before = std::mem::replace(&mut *self.listed_root.lock(), listed);
-        drop(before);
     }
 
     /// The seat of the thread that opened it.

@@ -226,10 +226,9 @@ impl ScopeOptions {
         let hook: Weak<Tally<Core>> = Arc::downgrade(&core);
         let hook: Weak<dyn Hook> = hook;
         core.node.set_hook(hook);
-        if !here.is_some_and(|here| here.is_observed()) {
-            core.set_listed(Some(Listed::new(core.id, &core.node)));
-        }
-        Ok(Open { core })
+        let is_root = !here.is_some_and(|here| here.is_observed());
+        let listed = is_root.then(|| Listed::new(core.id, &core.node));
+        Ok(Open { core, listed })
     }
 }
 
@@ -262,9 +261,11 @@ fn refused(label: &Label, clock: &Clock, why: Refused) -> ErrorGroup {
     log.into_group(info)
 }
 
-/// A scope that is ready for its body.
+/// A scope that is open.
 struct Open {
     core: Arc<Tally<Core>>,
+    /// A picture of everything begins there, if it stands below no other.
+    listed: Option<Listed>,
 }
 
 impl Open {
@@ -274,7 +275,6 @@ impl Open {
         R: Return,
     {
         let core = &self.core;
-        let _left = Left(core);
         let line = Line::Made(&core.body);
         let frame = Frame {
             line,
@@ -301,13 +301,11 @@ impl Open {
 }
 
 /// Tells others that a scope is over.
-struct Left<'a>(&'a Tally<Core>);
-
-impl Drop for Left<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set_listed(None);
-        self.0.inherited.end();
-        self.0.pool.leave_scope(self.0);
+        self.listed = None;
+        self.core.inherited.end();
+        self.core.pool.leave_scope(&*self.core);
     }
 }
 

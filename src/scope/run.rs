@@ -170,6 +170,12 @@ fn execute(core: &Tally<Core>, job: &Job, claimed: &Claimed) {
         Ended::DropPanicked(payload) => Failure::Panic(payload),
         Ended::Failed(failure) => failure,
     };
+    without_value(core, job, claimed, failure);
+}
+
+/// The job has ended with a failure or a stop. Apart, so that a job that waits has less of its thread's stack in memory.
+#[inline(never)]
+fn without_value(core: &Tally<Core>, job: &Job, claimed: &Claimed, failure: Failure) {
     let Failure::Error(error) = failure else { return fail(core, job, claimed, failure, Vec::new()) };
     match judge(core, job, &error) {
         Verdict::Failure => fail(core, job, claimed, Failure::Error(error), Vec::new()),

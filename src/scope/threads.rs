@@ -29,11 +29,12 @@ use crate::{
         seat::with_chair,
         standstill::{Awaited, Party, Wait},
         turns::Summon,
+        virtual_run::Run,
     },
     pool::{self, Source, Turns},
     raw::{Reader, Tally, Tether},
     scope::{
-        core::{Core, Jobs, Queued},
+        core::{Claimed, Core, Jobs, Queued},
         job::{Facts, JobRef},
     },
     wait::{self, cycle},
@@ -223,24 +224,11 @@ impl Source for Tally<Core> {
                 self.forget_refusal();
                 let entry = match self.node.clock().run() {
                     None => self.claim_next(false, chair.seat(), &mut ended),
-                    Some(_) if mutant!("virtual_worker_takes_any") => {
-                        self.claim_at(|jobs| jobs.queue.len().checked_sub(1))
-                    }
-                    Some(run) => run.turn_of(self.address()).and_then(|order| {
-                        self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order() == order))
-                    }),
+                    Some(run) => self.claim_in_turn(run),
                 };
                 let Some(entry) = entry else { return ran };
                 ran = true;
-                let over = if self.turns().is_some() {
-                    pool::set_arrived();
-                    entry.run(self, false)
-                } else if entry.lent.shared().own_thread {
-                    pool::apart(|| entry.run(self, false))
-                } else {
-                    entry.run(self, false)
-                };
-                ended = over;
+                ended = if entry.lent.shared().own_thread { self.run_apart(entry) } else { self.run_as_worker(entry) };
                 if !go_on() || self.turns().is_some() {
                     if let Some(over) = ended {
                         self.leave(over);
@@ -342,6 +330,32 @@ impl Source for Tally<Core> {
     }
 }
 
+impl Tally<Core> {
+    fn run_as_worker(&self, entry: Claimed) -> Option<Claimed> {
+        if self.turns().is_some() {
+            pool::set_arrived();
+        }
+        entry.run(self, false)
+    }
+
+    /// Runs a job that has a place of its own.
+    #[inline(never)]
+    fn run_apart(&self, entry: Claimed) -> Option<Claimed> {
+        match self.turns() {
+            None => pool::apart(|| entry.run(self, false)),
+            Some(_) => self.run_as_worker(entry),
+        }
+    }
+
+    /// Takes the job whose turn in a virtual run it is.
+    #[inline(never)]
+    fn claim_in_turn(&self, run: &Run) -> Option<Claimed> {
+        mutant!("virtual_worker_takes_any" => return self.claim_at(|jobs| jobs.queue.len().checked_sub(1)));
+        let order = run.turn_of(self.address())?;
+        self.claim_at(|jobs| jobs.queue.iter().position(|entry| entry.shared().seed.order() == order))
+    }
+}
+
 impl Summon for Tally<Core> {
     fn summon(self: Arc<Self>) {
         let pool = Arc::clone(&self.pool);
@@ -384,7 +398,7 @@ mod tests {
             node::{Node, Parents, Sight, Terms},
             reason::{Label, TimedOut},
         },
-        park::{clock::Clock, virtual_run::Run},
+        park::clock::Clock,
         pool::Pool,
         scope::{core::Setup, options::ScopeOptions},
         wait::given::{SHORT, node, soon, stand, until},

@@ -112,6 +112,11 @@ pub(crate) fn park(chair: &Chair, wait: &Wait, until: Option<Instant>) {
     park_by(chair, wait, until, |clock, order| clock.park(chair, until, order));
 }
 
+/// As [`park`], where a channel may wake the thread, too.
+fn park_beside(chair: &Chair, wait: &Wait, until: Option<Instant>, looking: Looking<'_>) {
+    park_by(chair, wait, until, |clock, order| clock.park_beside(chair, looking, until, order));
+}
+
 fn park_by(chair: &Chair, wait: &Wait, until: Option<Instant>, sleep: impl FnOnce(&Clock, u64)) {
     struct Over<'a>(&'a Seat);
     impl Drop for Over<'_> {
@@ -253,9 +258,7 @@ pub(crate) fn wait_for<T>(
         let earliest = [until, node.and_then(|node| node.next_due())].into_iter().flatten().min();
         match awaited.channel() {
             None => park(chair, &call.ends, earliest),
-            Some(channel) => park_by(chair, &call.ends, earliest, |clock, order| {
-                clock.park_beside(chair, Looking { channel, again }, earliest, order);
-            }),
+            Some(channel) => park_beside(chair, &call.ends, earliest, Looking { channel, again }),
         }
         again = true;
     }
