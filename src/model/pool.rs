@@ -103,14 +103,8 @@ impl Jobs {
 
 impl Source for Jobs {
     fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
-        let mut ran = false;
-        while self.run_one() {
-            ran = true;
-            if !go_on() {
-                break;
-            }
-        }
-        ran
+        while self.run_one() && go_on() {}
+        false
     }
 
     fn queued(&self) -> usize {

@@ -13,7 +13,8 @@
 //! | whoever cannot wait | for a job with a thread of its own, a turn of a virtual run, the backlog of a cancelled scope |
 //!
 //! Workers take listed sources in turn, one job each time, so that scopes share fairly; one that finds no other source
-//! listed goes on with the same without this lock. As many *unblocked* workers run as the parallelism says; a worker that
+//! listed goes on with the same without this lock; and one that is in the way of others, who spawn and claim jobs too short
+//! to share, rests until the watch calls it. As many *unblocked* workers run as the parallelism says; a worker that
 //! announces a wait, or that the watch finds blocked, does not count, and its place is filled if there is work.
 //!
 //! # Promises

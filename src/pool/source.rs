@@ -10,7 +10,8 @@ use std::sync::Arc;
 /// A scope as the pool sees it: queued jobs that a worker may run.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Claims a queued job, if there is one, and runs or sweeps it to its end; and so on with the next, if `go_on` says so, which
-    /// is asked after each. Of a virtual run one only. Tells whether there was one. Does not unwind.
+    /// is asked after each. Of a virtual run one only. Ends, and says so, where it is *crowded*: the jobs are so short, and others
+    /// spawn or claim so many, that this worker is in their way. Does not unwind.
     fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool;
     /// How many jobs are queued. Without a lock: a hint for who has not ordered it otherwise.
     fn queued(&self) -> usize;

@@ -37,6 +37,8 @@ pub(super) struct Fake {
     pushed: AtomicUsize,
     listed: AtomicBool,
     rescues: AtomicUsize,
+    /// Whoever runs its tasks is in the way.
+    is_crowded: AtomicBool,
     starved: Mutex<Option<String>>,
     owner: Arc<Seat>,
 }
@@ -48,6 +50,7 @@ impl Fake {
             pushed: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
             rescues: AtomicUsize::new(0),
+            is_crowded: AtomicBool::new(false),
             starved: Mutex::default(),
             owner: with_chair(|chair| Arc::clone(chair.seat())),
         })
@@ -84,14 +87,13 @@ impl Fake {
 
 impl Source for Fake {
     fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
-        let mut ran = false;
         loop {
             let task = self.tasks.lock().unwrap().pop_front();
-            let Some(task) = task else { return ran };
+            let Some(task) = task else { return false };
             task();
-            ran = true;
-            if !go_on() {
-                return true;
+            let is_crowded = self.is_crowded.load(Ordering::SeqCst);
+            if !go_on() || is_crowded {
+                return is_crowded;
             }
         }
     }
@@ -177,6 +179,60 @@ fn the_worker_that_lay_down_last_is_taken_first() {
         until("idle", || core.counts().idle == core.counts().workers);
     }
     assert!(names.len() <= 2, "{names:?}");
+    shut_down(&core);
+}
+
+/// A task that tells in which stint its worker runs it.
+fn stint(tell: &mpsc::Sender<u64>) -> impl FnOnce() + Send + use<> {
+    let tell = tell.clone();
+    move || {
+        let stint = current().map(|(_, post)| post.stint.load(Ordering::SeqCst));
+        let _ = tell.send(stint.unwrap());
+    }
+}
+
+#[test]
+fn a_worker_that_is_in_the_way_rests_after_each_run_and_is_called_again() {
+    let (core, source) = (core(1, 1, LONG), Fake::new());
+    source.is_crowded.store(true, Ordering::SeqCst);
+    let (tell, told) = mpsc::channel();
+    (0..20).for_each(|_| source.push(stint(&tell)));
+    core.ask(source.clone());
+    let stints: BTreeSet<_> = (0..20).map(|_| told.recv_timeout(GUARD).unwrap()).collect();
+    assert_eq!(stints.len(), 20, "it lay down in between");
+    shut_down(&core);
+}
+
+#[test]
+fn a_worker_that_is_in_the_way_does_not_rest_where_another_source_is_listed() {
+    let (core, crowded, other) = (core(1, 1, LONG), Fake::new(), Fake::new());
+    crowded.is_crowded.store(true, Ordering::SeqCst);
+    let ((tell, told), (go, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+    let first = stint(&tell);
+    crowded.give(&core, move || {
+        let _ = wait.recv_timeout(GUARD);
+        first();
+    });
+    crowded.push(stint(&tell));
+    other.give(&core, stint(&tell));
+    go.send(()).unwrap();
+    let (first, second) = (told.recv_timeout(GUARD).unwrap(), told.recv_timeout(GUARD).unwrap());
+    assert_eq!(first, second, "it did not lie down");
+    told.recv_timeout(GUARD).unwrap();
+    shut_down(&core);
+}
+
+#[test]
+fn a_worker_that_is_in_the_way_does_not_rest_where_a_job_is_to_start_at_once() {
+    let (core, source) = (core(1, 1, LONG), Fake::new());
+    source.is_crowded.store(true, Ordering::SeqCst);
+    let (tell, told) = mpsc::channel();
+    core.force();
+    (0..3).for_each(|_| source.push(stint(&tell)));
+    core.ask(source.clone());
+    let stints: BTreeSet<_> = (0..3).map(|_| told.recv_timeout(GUARD).unwrap()).collect();
+    assert_eq!(stints.len(), 1);
+    core.unforce();
     shut_down(&core);
 }
 

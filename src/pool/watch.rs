@@ -7,7 +7,7 @@
 //!
 //! | at a look | then |
 //! |---|---|
-//! | a job has stood in a queue since the last look, and there is a place | a worker is called, unless jobs come so fast that who spawns them is left alone, for a millisecond |
+//! | a job has stood in a queue since the last look, and there is a place | a worker is called, unless jobs come so fast that who spawns them is left alone, for a millisecond, as is one in whose way a worker was |
 //! | it has, and there is no place | the kernel is asked which workers sleep |
 //! | one sleeps at two looks running | it is blocked, *unseen*: its place is given to another, until it is seen awake |
 //! | workers are found blocked, look after look | more are called at a time: 1, 2, 4 .. 32 |
@@ -364,6 +364,25 @@ impl PoolCore {
         }
     }
 
+    /// A worker is in the way of those who spawn into a source, or run its jobs: they are left alone from now on, as is one who
+    /// spawns fast. Tells whether they are, so that the worker rests; not where it has something else to do, or where what is
+    /// queued might not be looked at.
+    pub(super) fn leave_alone(self: &Arc<Self>, state: &mut State, source: &Arc<dyn Source>) -> bool {
+        let others = state.listed.len() != 1 || state.forced > 0;
+        if others && !mutant!("rests_beside_others") {
+            return false;
+        }
+        let Some(listed) = state.listed.iter_mut().find(|listed| Arc::ptr_eq(&listed.source, source)) else {
+            return false;
+        };
+        listed.alone = Some(prim::now());
+        if state.watch.is_none() || state.sight.interval > STEADY {
+            state.sight.interval = SHORT;
+            self.plan(state, SHORT);
+        }
+        !state.unserved
+    }
+
     /// Plans the next look, in place of the one that is due.
     fn plan(self: &Arc<Self>, state: &mut State, after: Duration) {
         if let Some(watch) = state.watch.take() {
@@ -668,7 +687,7 @@ mod tests {
         state.active = 0;
         for _ in 0..10 {
             assert_eq!(look(&mut state, &source, |_| false), 0);
-            assert!(source.run(&mut || false));
+            source.run(&mut || false);
             source.push(|| ());
         }
     }

@@ -3,7 +3,8 @@
 //! # Promises
 //!
 //! 1. A refused thread undoes its reservation and loses nothing (D18).
-//! 2. A worker goes idle only when, under the lock, there is nothing that it may take.
+//! 2. A worker goes idle only when, under the lock, there is nothing that it may take; or to rest for a while from a source
+//!    where it was in the way of others ([`leave_alone`](PoolCore::leave_alone)).
 //! 3. Nobody joins a thread that may still run anybody's code.
 //! 4. While one source is listed and the worker has a place, it takes job after job without the pool's lock.
 //!
@@ -128,26 +129,29 @@ impl PoolCore {
         let mut state = self.lock();
         state.begin(worker, &post);
         drop(state);
-        while let Some(source) = self.next_source(worker, &post, &bed) {
+        let mut crowded = None;
+        while let Some(source) = self.next_source(worker, &post, &bed, crowded.take()) {
             let unwound = Unwound { core: &self, worker, post: &post };
-            self.serve(&*source, &post);
+            let is_crowded = self.serve(&*source, &post);
             drop(unwound);
             if source.turns().is_some() && source.wanted() > 0 {
                 self.ask(source);
+            } else if is_crowded {
+                crowded = Some(source);
             }
         }
         here::set_current(None);
     }
 
-    /// Runs jobs of a source: one, and more if nobody else may be in want of this worker.
-    fn serve(&self, source: &dyn Source, post: &Post) {
+    /// Runs jobs of a source: one, and more if nobody else may be in want of this worker. Tells whether it was in others' way.
+    fn serve(&self, source: &dyn Source, post: &Post) -> bool {
         source.run(&mut || {
             // Nobody else writes it.
             post.finished.store(post.finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
             // Hints: see "out of the lock" in `core.rs`.
             let others = self.recall.load(Ordering::Relaxed) || post.unseen.load(Ordering::Relaxed);
             !others || mutant!("worker_never_looks_up")
-        });
+        })
     }
 
     /// A worker dies of a bug in a source: its place must not die with it.
@@ -162,15 +166,24 @@ impl PoolCore {
         self.follow(then);
     }
 
-    /// Gives a worker its next source; `None` when it is to leave.
-    pub(super) fn next_source(self: &Arc<Self>, worker: u64, post: &Arc<Post>, bed: &Bed) -> Option<Arc<dyn Source>> {
+    /// Gives a worker its next source; `None` when it is to leave. From a source where it was in the way it rests, if no other
+    /// is listed.
+    pub(super) fn next_source(
+        self: &Arc<Self>,
+        worker: u64,
+        post: &Arc<Post>,
+        bed: &Bed,
+        crowded: Option<Arc<dyn Source>>,
+    ) -> Option<Arc<dyn Source>> {
         let mut done = Vec::new();
         let mut state = self.lock();
         // Whether it runs or not: it is about to look.
         state.set_awake(post);
+        let mut rests = crowded.is_some_and(|source| self.leave_alone(&mut state, &source));
         loop {
+            let rests = if mutant!("rests_when_called") { rests } else { mem::take(&mut rests) };
             let spare = state.active > state.places(&self.config) && state.active > 1;
-            if !spare {
+            if !spare && !rests {
                 if let Some(source) = state.next_listed(&mut done) {
                     let mut spoken = 0;
                     if source.turns().is_none() {

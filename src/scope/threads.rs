@@ -196,6 +196,33 @@ impl Help {
     }
 }
 
+/// Whether a worker is in the way of others at the queue: it looks after each so many jobs.
+#[derive(Default)]
+struct Crowd {
+    ran: u32,
+    since: Option<Instant>,
+    /// How many jobs had been spawned then, and how many claimed.
+    passed: u64,
+}
+
+/// After so many jobs a worker looks how it fares.
+const ROUND: u32 = 32;
+
+impl Crowd {
+    /// The worker has claimed a job at that instant.
+    fn look(&mut self, core: &Tally<Core>, now: Instant) -> bool {
+        self.ran = self.ran.wrapping_add(1);
+        if self.ran % ROUND != 1 {
+            return false;
+        }
+        // Hints: if one is late, so is this.
+        let passed = core.front.load(Ordering::Relaxed).wrapping_add(core.spawned());
+        let all = passed.wrapping_sub(mem::replace(&mut self.passed, passed));
+        let Some(since) = self.since.replace(now) else { return false };
+        all >= u64::from(2 * ROUND) && now.saturating_duration_since(since) < SHORT.saturating_mul(ROUND)
+    }
+}
+
 impl Hook for Tally<Core> {
     /// The backlog is swept by the owner if it stands at its exit (its seat is poked), else by a worker.
     fn stopping(&self) {
@@ -219,21 +246,21 @@ impl Awaited for Tally<Core> {
 impl Source for Tally<Core> {
     fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
         with_chair(|chair| {
-            let (mut ended, mut ran) = (None, false);
+            let (mut ended, mut crowd) = (None, Crowd::default());
             loop {
                 self.forget_refusal();
                 let entry = match self.node.clock().run() {
                     None => self.claim_next(false, chair.seat(), &mut ended),
                     Some(run) => self.claim_in_turn(run),
                 };
-                let Some(entry) = entry else { return ran };
-                ran = true;
+                let Some(entry) = entry else { return false };
+                let crowded = crowd.look(self, entry.since);
                 ended = if entry.lent.shared().own_thread { self.run_apart(entry) } else { self.run_as_worker(entry) };
-                if !go_on() || self.turns().is_some() {
+                if !go_on() || crowded || self.turns().is_some() {
                     if let Some(over) = ended {
                         self.leave(over);
                     }
-                    return true;
+                    return crowded;
                 }
             }
         })
@@ -409,14 +436,36 @@ mod tests {
         time::Duration,
     };
 
-    #[test]
-    fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
+    /// A scope of this thread that nobody has opened.
+    fn core() -> Arc<Tally<Core>> {
         let label = Label::new("scope", None, Location::caller());
         let node = Node::new(&Parents::default(), label.clone(), Clock::Real, None);
         let ground = Ground::new(node, None);
         let (pool, body) = (crate::pool::in_use(), Strand::on(&ground, label, 0));
-        let setup = Setup { ground, pool, body, fail_fast: true, inline: true, inlined: 0, keep: None };
-        let core = Core::new(setup);
+        Core::new(Setup { ground, pool, body, fail_fast: true, inline: true, inlined: 0, keep: None })
+    }
+
+    #[test]
+    fn a_worker_is_in_the_way_where_jobs_are_short_and_others_do_as_much() {
+        let is_crowded = |spawned: u32, claimed: u32, each: Duration| {
+            let (core, mut crowd, began) = (core(), Crowd::default(), Instant::now());
+            assert!((0..ROUND).all(|_| !crowd.look(&core, began)), "before it can tell");
+            for _ in 0..spawned {
+                core.next_number();
+            }
+            // Its own, and those of others.
+            core.front.fetch_add(u64::from(ROUND + claimed), Ordering::Relaxed);
+            crowd.look(&core, began + each * ROUND)
+        };
+        let (short, long) = (super::SHORT / 2, 2 * super::SHORT);
+        assert!(is_crowded(ROUND, 0, short) && is_crowded(0, ROUND, short) && is_crowded(ROUND, ROUND, short));
+        assert!(!is_crowded(ROUND, ROUND, long), "the jobs are worth a thread");
+        assert!(!is_crowded(ROUND / 2, ROUND / 4, short), "it does most of the work");
+    }
+
+    #[test]
+    fn an_owner_that_calls_for_its_own_rescue_looks_once_more_and_once_only() {
+        let core = core();
         let rescued = || {
             Source::rescue(&*core);
             with_chair(|chair| {

@@ -163,8 +163,9 @@ fn every_mutant_stands_where_its_line_says_and_has_a_witness() {
         }
         let (path, test) = witness.rsplit_once("::").unwrap_or_default();
         let path = path.trim_end_matches("::tests").replace("::", "/");
-        let path = if place == "it" { format!("tests/it/{path}.rs") } else { format!("src/{path}.rs") };
-        let is_there = |file: &Source| file.path == path && file.text.contains(&format!("fn {test}() {{"));
+        let path = if place == "it" { format!("tests/it/{path}") } else { format!("src/{path}") };
+        let holds = |file: &Source| file.path == format!("{path}.rs") || file.path == format!("{path}/tests.rs");
+        let is_there = |file: &Source| holds(file) && file.text.contains(&format!("fn {test}() {{"));
         if !files.iter().any(is_there) {
             problems.push(format!(".ci/mutants: `{name}` has a witness that is not in {path}: {test}"));
         }
