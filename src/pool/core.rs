@@ -42,8 +42,9 @@
 //! or see too little, as it is made without order by hints: it only comes sooner. Where the alarm has no thread to watch
 //! with, to be listed is to ask.
 //!
-//! *Called is served.* A worker goes idle only when, under the lock, there is nothing that it may take; whoever calls after
-//! that finds it idle.
+//! *Called is served.* A worker goes idle only when, under the lock, there is nothing that it may take, or to rest while others
+//! take what there is; whoever calls after that finds it idle. Who called just before is made up for by the watch, which is
+//! armed as it rests.
 //!
 //! *Out of the lock is not out of reach.* A worker that goes on with its source looks at `recall`, which whoever lets the
 //! lock go sets if another source is listed or too many are active. It is a hint, and looked at after each job.

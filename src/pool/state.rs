@@ -113,8 +113,11 @@ pub(super) struct Listed {
     pub(super) mark: u64,
     /// The number of the job that stood first then.
     pub(super) front: u64,
-    /// The look since which those who spawn into it do so fast that they are left alone.
+    /// Since when those who spawn into it, or run its jobs, are left alone: a look saw that they do so fast, or a worker that it
+    /// was in their way.
     pub(super) alone: Option<Instant>,
+    /// When a worker last rested because it was in their way.
+    pub(super) rested: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -241,7 +244,7 @@ impl State {
     /// Puts a source at the end of the list. It has noted that it is there.
     pub(super) fn put(&mut self, source: Arc<dyn Source>) {
         self.listings = self.listings.wrapping_add(1);
-        self.listed.push_back(Listed { source, mark: 0, front: u64::MAX, alone: None });
+        self.listed.push_back(Listed { source, mark: 0, front: u64::MAX, alone: None, rested: None });
     }
 
     /// Unlists sources that have no queued jobs; the caller drops them after unlocking.
@@ -343,6 +346,11 @@ impl State {
             }
         }
         None
+    }
+
+    /// Whether all that is listed is one source whose jobs may be too short to share: one worker tries.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.listed.len() == 1 && self.listed.iter().all(|listed| listed.alone.is_some())
     }
 
     /// Finds a worker for what is listed, but for `spoken` jobs, if one may be active.

@@ -63,9 +63,12 @@ const STEADY: Duration = Duration::from_micros(250);
 /// After so many such looks. A look takes some 10 us of CPU, most of it the kernel's.
 const STEADY_AFTER: u32 = 32;
 
-/// For how long a thread that does nothing but spawn is left alone, from the first look at it. Then the jobs themselves may be
-/// long.
-const LEFT_ALONE: Duration = Duration::from_millis(1);
+/// For how long those are left alone who spawn, or spawn and claim, so fast that a worker would fight with them for the
+/// queue's lock. Then the jobs themselves may be long.
+pub(super) const LEFT_ALONE: Duration = Duration::from_millis(1);
+
+/// In no more time a worker finds that it is in the way: in 32 jobs of a microsecond.
+const ROUND: Duration = Duration::from_micros(32);
 
 /// How seldom looks come, at most, while anything is listed.
 const LONG: Duration = Duration::from_millis(5);
@@ -140,10 +143,12 @@ impl Default for Sight {
 /// What stands in the queues.
 #[derive(Default)]
 struct Queues {
-    /// A job that stood there at the last look.
-    old: bool,
+    /// How many workers to call at most for jobs that stood there at the last look: one, where others were left alone.
+    most: usize,
     /// A job that did not.
     new: bool,
+    /// A job that stood there at the last look, and is left to others.
+    left: bool,
 }
 
 /// What the kernel has said of the busy workers.
@@ -177,14 +182,42 @@ impl State {
                     // Whoever spawns so fast is left alone, too: a worker would fight for the queue's lock. But not for long.
                     listed.alone = (spawned >= many).then(|| listed.alone.unwrap_or(now));
                     let alone = listed.alone.is_some_and(|since| now.saturating_duration_since(since) < LEFT_ALONE);
-                    queues.old |= first <= listed.mark && started < many && !alone;
-                    queues.new |= first > listed.mark;
+                    let waits = first <= listed.mark;
+                    let left = started >= many || alone;
+                    if waits && !left {
+                        queues.most = queues.most.max(if listed.alone.is_some() { 1 } else { usize::MAX });
+                    }
+                    queues.left |= waits && left;
+                    queues.new |= !waits;
                     (listed.mark, listed.front) = (last, first);
                 }
             }
             self.listed.push_back(listed);
         }
         queues
+    }
+
+    /// A worker is in the way of those who spawn into a source, or run its jobs: they are left alone from now on, as is one who
+    /// spawns fast. Tells whether they are; not where there is something else to do.
+    ///
+    /// They may have been other workers, and must not all go: each finds that in a round that is shorter than [`ROUND`], so one
+    /// that began before the last went says nothing.
+    fn leave_alone(&mut self, source: &Arc<dyn Source>, now: Instant) -> bool {
+        let others = self.listed.len() != 1 || self.forced > 0;
+        if others && !mutant!("rests_beside_others") {
+            return false;
+        }
+        let Some(listed) = self.listed.iter_mut().find(|listed| Arc::ptr_eq(&listed.source, source)) else {
+            return false;
+        };
+        let late = listed.rested.is_some_and(|at| now.saturating_duration_since(at) < ROUND);
+        if late && !mutant!("all_rest") {
+            return false;
+        }
+        (listed.alone, listed.rested) = (Some(now), Some(now));
+        // Jobs were finished all the time.
+        self.extra = 0;
+        true
     }
 
     /// Whom the kernel is to be asked about: those that may be blocked, and a few of those that are, in turn.
@@ -224,7 +257,7 @@ impl State {
     /// Calls workers for jobs that have waited: as many as there are places; and where workers are found blocked, look after
     /// look, more at a time, before those that were called are seen blocked in turn: on a busy machine it may take them long
     /// to get there. But never more than are blocked may be awake beyond the places that the pool has.
-    fn grow(&mut self, config: &Config) -> Vec<Then> {
+    fn grow(&mut self, config: &Config, at_most: usize) -> Vec<Then> {
         let (own, moving) = (self.own_places(config), self.active - self.unseen);
         let mut most = own.saturating_sub(moving);
         if self.sight.since_blocked < STILL_BLOCKING {
@@ -232,6 +265,7 @@ impl State {
         } else {
             (self.sight.step, self.ahead) = (1, 0);
         }
+        most = most.min(at_most);
         if most == 0 {
             return Vec::new();
         }
@@ -364,18 +398,11 @@ impl PoolCore {
         }
     }
 
-    /// A worker is in the way of those who spawn into a source, or run its jobs: they are left alone from now on, as is one who
-    /// spawns fast. Tells whether they are, so that the worker rests; not where it has something else to do, or where what is
-    /// queued might not be looked at.
-    pub(super) fn leave_alone(self: &Arc<Self>, state: &mut State, source: &Arc<dyn Source>) -> bool {
-        let others = state.listed.len() != 1 || state.forced > 0;
-        if others && !mutant!("rests_beside_others") {
+    /// A worker is in the way of others at a source. Tells whether it is to rest; not where what is queued might not be looked at.
+    pub(super) fn rest(self: &Arc<Self>, state: &mut State, from: &Arc<dyn Source>) -> bool {
+        if !state.leave_alone(from, prim::now()) {
             return false;
         }
-        let Some(listed) = state.listed.iter_mut().find(|listed| Arc::ptr_eq(&listed.source, source)) else {
-            return false;
-        };
-        listed.alone = Some(prim::now());
         if state.watch.is_none() || state.sight.interval > STEADY {
             state.sight.interval = SHORT;
             self.plan(state, SHORT);
@@ -400,10 +427,11 @@ impl PoolCore {
         let mut done = Vec::new();
         let mut state = self.lock();
         let queues = state.survey(now, &mut done);
+        let old = queues.most > 0;
         let listings = state.listings;
         let listed = mem::replace(&mut state.sight.listings, listings) != listings;
         let mut seen = Seen::default();
-        if state.unseen > 0 || (queues.old && state.active >= state.places(&self.config)) {
+        if state.unseen > 0 || (old && state.active >= state.places(&self.config)) {
             let subjects = state.subjects();
             drop(state);
             let said: Vec<_> = subjects.iter().map(|(post, _)| asleep(&post.thread)).collect();
@@ -412,14 +440,14 @@ impl PoolCore {
         }
         let slow = state.is_slow(now);
         let mut todo = Vec::new();
-        if queues.old && (slow || state.refusal.is_none()) {
-            todo = state.grow(&self.config);
+        if old && (slow || state.refusal.is_none()) {
+            todo = state.grow(&self.config, queues.most);
         }
         let (mut add, mut turns) = (0, Vec::new());
         if slow {
             let in_run = state.listed.iter().filter(|listed| listed.source.turns().is_some());
             turns = in_run.map(|listed| Arc::clone(&listed.source)).collect();
-            let waits = queues.old || (state.coming == 0 && turns.iter().any(|source| source.wanted() > 0));
+            let waits = old || (state.coming == 0 && turns.iter().any(|source| source.wanted() > 0));
             add = state.add_regardless(now, waits);
             if waits && todo.is_empty() {
                 // A refused start is tried again here, too.
@@ -440,13 +468,13 @@ impl PoolCore {
         } else {
             let doubtful = queues.new || (seen.dozing && !seen.awake);
             // Who was called has yet to come, or others to follow those that were found blocked.
-            let expects = queues.old && (state.coming > 0 || state.sight.since_blocked < STILL_BLOCKING / 2);
+            let expects = old && (state.coming > 0 || state.sight.since_blocked < STILL_BLOCKING / 2);
             let soon = doubtful || expects || listed || seen.dozing || !todo.is_empty() || state.listed.is_empty();
-            state.sight.empty = if queues.new || queues.old { 0 } else { state.sight.empty.saturating_add(1) };
+            state.sight.empty = if queues.new || old { 0 } else { state.sight.empty.saturating_add(1) };
             state.sight.interval = match soon {
                 true if state.sight.empty > STEADY_AFTER => STEADY,
                 true => SHORT,
-                false => (2 * state.sight.interval).min(LONG),
+                false => (2 * state.sight.interval).min(if queues.left { LEFT_ALONE } else { LONG }),
             };
             let after = if doubtful { CONFIRM } else { state.sight.interval };
             self.plan(&mut state, after);
@@ -609,11 +637,11 @@ mod tests {
 
     /// A look at which the kernel says so of each; returns how many workers are called.
     fn look(state: &mut State, source: &Fake, asleep: impl Fn(usize) -> bool) -> usize {
-        let old = state.survey(Instant::now(), &mut Vec::new()).old;
+        let most = state.survey(Instant::now(), &mut Vec::new()).most;
         let subjects = state.subjects();
         let said: Vec<_> = (0..subjects.len()).map(|at| Some(asleep(at))).collect();
         state.note(&subjects, &said);
-        let called = if old { state.grow(&config()).len() } else { 0 };
+        let called = if most > 0 { state.grow(&config(), most).len() } else { 0 };
         state.coming = 0;
         begin(state, called);
         for _ in 0..called {
@@ -674,11 +702,38 @@ mod tests {
         let mut is_old = |after: Duration| {
             (0..1000).for_each(|_| source.push(|| ()));
             state.sight.interval = SHORT;
-            state.survey(began + after, &mut Vec::new()).old
+            state.survey(began + after, &mut Vec::new()).most > 0
         };
         assert!(!is_old(Duration::ZERO), "the first look");
         assert!(!is_old(SHORT) && !is_old(LEFT_ALONE / 2));
         assert!(is_old(SHORT + LEFT_ALONE) && is_old(2 * LEFT_ALONE));
+    }
+
+    #[test]
+    fn where_a_worker_was_in_the_way_one_is_called_at_a_time_and_only_after_a_while() {
+        let (mut state, source) = full(1000);
+        state.active = 0;
+        let (began, of) = (Instant::now(), source.clone() as Arc<dyn Source>);
+        let called = |state: &mut State, after: Duration| {
+            (0..1000).for_each(|_| source.push(|| ()));
+            state.sight.interval = SHORT;
+            let most = state.survey(began + after, &mut Vec::new()).most;
+            if most > 0 { state.grow(&config(), most).len() } else { 0 }
+        };
+        assert_eq!(called(&mut state, Duration::ZERO), 0);
+        assert_eq!(called(&mut state, LEFT_ALONE), 1);
+        assert!(state.leave_alone(&of, began + LEFT_ALONE + SHORT));
+        assert_eq!(called(&mut state, 2 * LEFT_ALONE), 0);
+        assert_eq!(called(&mut state, 2 * LEFT_ALONE + SHORT), 1);
+    }
+
+    #[test]
+    fn of_workers_that_are_in_each_other_s_way_one_stays() {
+        let (mut state, source) = full(1000);
+        let (began, of) = (Instant::now(), source as Arc<dyn Source>);
+        assert!(state.leave_alone(&of, began));
+        assert!(!state.leave_alone(&of, began + ROUND / 2), "of those it was in the way of, one has gone");
+        assert!(state.leave_alone(&of, began + 2 * ROUND), "and others were there since");
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //!
 //! 1. A refused thread undoes its reservation and loses nothing (D18).
 //! 2. A worker goes idle only when, under the lock, there is nothing that it may take; or to rest for a while from a source
-//!    where it was in the way of others ([`leave_alone`](PoolCore::leave_alone)).
+//!    where it was in the way of others ([`rest`](PoolCore::rest)).
 //! 3. Nobody joins a thread that may still run anybody's code.
-//! 4. While one source is listed and the worker has a place, it takes job after job without the pool's lock.
+//! 4. While one source is listed, and the worker has a place and is not in the way of others, it takes job after job without
+//!    the pool's lock.
 //!
 //! # Does not know
 //!
@@ -20,6 +21,7 @@ use crate::{
         roster::Bed,
         source::Source,
         state::{Hand, Post, Then},
+        watch::LEFT_ALONE,
     },
     prim::{self, thread_local},
 };
@@ -31,6 +33,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 /// Tells that a worker's thread-locals are destroyed.
@@ -179,7 +182,11 @@ impl PoolCore {
         let mut state = self.lock();
         // Whether it runs or not: it is about to look.
         state.set_awake(post);
-        let mut rests = crowded.is_some_and(|source| self.leave_alone(&mut state, &source));
+        let mut rests = false;
+        if let Some(source) = crowded {
+            rests = self.rest(&mut state, &source);
+            done.push(source);
+        }
         loop {
             let rests = if mutant!("rests_when_called") { rests } else { mem::take(&mut rests) };
             let spare = state.active > state.places(&self.config) && state.active > 1;
@@ -190,8 +197,10 @@ impl PoolCore {
                         state.arrive(post);
                         spoken = 1;
                     }
-                    // More than this worker can do at once: somebody else may be needed.
-                    let then = state.find_worker(&self.config, spoken);
+                    // More than this worker can do at once: somebody else may be needed. Unless this one is to see whether it is
+                    // in the way.
+                    let then =
+                        if state.is_crowded() { Then::default() } else { state.find_worker(&self.config, spoken) };
                     drop(state);
                     self.follow(Then { none: false, ..then });
                     return Some(source);
@@ -207,7 +216,8 @@ impl PoolCore {
             }
             mutant!("lie_down_after_unlock" => drop(state); state = self.lock());
             let night = state.roster.lie_down(bed);
-            let until = prim::now().checked_add(self.config.keep_alive);
+            let rest = if rests { 2 * LEFT_ALONE } else { Duration::ZERO };
+            let until = prim::now().checked_add(self.config.keep_alive.max(rest));
             loop {
                 drop(state);
                 done.clear();

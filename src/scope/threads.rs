@@ -16,7 +16,8 @@
 //!
 //! The owner looks for: count zero, an entry it may take, a stop. Each change comes with a poke after it: the last
 //! count lowered calls [`Home::all_home`](crate::raw::Home::all_home); a refused thread calls [`Source::rescue`]; a stop
-//! pokes the seat registered in the node. An entry for which a thread can be had needs no poke: that thread takes it.
+//! pokes the seat registered in the node. An entry for which a thread can be had needs no poke: that thread takes it, or rests
+//! while others do, and is called again.
 
 use crate::{
     cancel::{
@@ -41,6 +42,7 @@ use crate::{
 };
 use std::{
     any::Any,
+    cell::Cell,
     collections::HashSet,
     mem, ptr,
     sync::{Arc, atomic::Ordering},
@@ -57,6 +59,7 @@ impl Tally<Core> {
     ) -> Reader<'t, Facts, V, Failure> {
         let this = tether.tally();
         let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.seed.number);
+        SPAWNED.set(SPAWNED.get().wrapping_add(1));
         if own_thread && this.node.clock().run().is_none() {
             this.pool.force();
         }
@@ -196,17 +199,24 @@ impl Help {
     }
 }
 
-/// Whether a worker is in the way of others at the queue: it looks after each so many jobs.
+thread_local! {
+    /// How many jobs this thread has spawned.
+    static SPAWNED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Whether a worker is in the way of others at the queue: after each so many jobs it looks how it fares.
 #[derive(Default)]
 struct Crowd {
     ran: u32,
-    since: Option<Instant>,
-    /// How many jobs had been spawned then, and how many claimed.
-    passed: u64,
+    /// When that was last, and what others had done then.
+    last: Option<(Instant, u64)>,
 }
 
-/// After so many jobs a worker looks how it fares.
+/// After so many jobs.
 const ROUND: u32 = 32;
+
+/// With more jobs queued, whoever spawns is not left alone: they take as much memory as that is worth.
+const BACKLOG: usize = 1_000_000;
 
 impl Crowd {
     /// The worker has claimed a job at that instant.
@@ -215,11 +225,16 @@ impl Crowd {
         if self.ran % ROUND != 1 {
             return false;
         }
-        // Hints: if one is late, so is this.
-        let passed = core.front.load(Ordering::Relaxed).wrapping_add(core.spawned());
-        let all = passed.wrapping_sub(mem::replace(&mut self.passed, passed));
-        let Some(since) = self.since.replace(now) else { return false };
-        all >= u64::from(2 * ROUND) && now.saturating_duration_since(since) < SHORT.saturating_mul(ROUND)
+        // Hints: if one is late, so is this. What was spawned and is not queued was claimed.
+        let (spawned, queued) = (core.spawned(), core.queued.load(Ordering::Relaxed));
+        let all = (2 * spawned).wrapping_sub(queued as u64);
+        let mine = SPAWNED.get().wrapping_add(u64::from(self.ran));
+        let others = all.wrapping_sub(mine);
+        let Some((since, before)) = self.last.replace((now, others)) else { return false };
+        (u64::from(ROUND)..u64::MAX / 2).contains(&others.wrapping_sub(before))
+            && now.saturating_duration_since(since) < SHORT.saturating_mul(ROUND)
+            && queued < BACKLOG
+            && !core.node.is_stopping()
     }
 }
 
@@ -447,20 +462,33 @@ mod tests {
 
     #[test]
     fn a_worker_is_in_the_way_where_jobs_are_short_and_others_do_as_much() {
-        let is_crowded = |spawned: u32, claimed: u32, each: Duration| {
+        let spawn = |core: &Tally<Core>, jobs: u32| core.spawned.fetch_add(u64::from(jobs), Ordering::Relaxed);
+        // In a round, so many are spawned and claimed by others, and spawned by its own jobs.
+        let fares = |backlog: u32, [spawned, claimed, mine]: [u32; 3], each: Duration| {
             let (core, mut crowd, began) = (core(), Crowd::default(), Instant::now());
+            let queued = |jobs: u32| core.queued.store(jobs as usize, Ordering::Relaxed);
+            spawn(&core, backlog);
+            queued(backlog);
             assert!((0..ROUND).all(|_| !crowd.look(&core, began)), "before it can tell");
-            for _ in 0..spawned {
-                core.next_number();
-            }
-            // Its own, and those of others.
-            core.front.fetch_add(u64::from(ROUND + claimed), Ordering::Relaxed);
-            crowd.look(&core, began + each * ROUND)
+            spawn(&core, spawned + mine);
+            SPAWNED.set(SPAWNED.get() + u64::from(mine));
+            queued(backlog + spawned + mine - claimed - ROUND);
+            (core, crowd, began + each * ROUND)
         };
-        let (short, long) = (super::SHORT / 2, 2 * super::SHORT);
-        assert!(is_crowded(ROUND, 0, short) && is_crowded(0, ROUND, short) && is_crowded(ROUND, ROUND, short));
-        assert!(!is_crowded(ROUND, ROUND, long), "the jobs are worth a thread");
-        assert!(!is_crowded(ROUND / 2, ROUND / 4, short), "it does most of the work");
+        let is_crowded = |backlog: u32, done: [u32; 3], each: Duration| {
+            let (core, mut crowd, now) = fares(backlog, done, each);
+            crowd.look(&core, now)
+        };
+        let (short, long, some) = (super::SHORT / 2, 2 * super::SHORT, 100);
+        assert!(is_crowded(some, [ROUND, 0, 0], short) && is_crowded(some, [0, ROUND, 0], short));
+        assert!(is_crowded(some, [ROUND, ROUND, ROUND], short));
+        assert!(!is_crowded(some, [ROUND, ROUND, 0], long), "the jobs are worth a thread");
+        assert!(!is_crowded(some, [ROUND / 2, ROUND / 4, 0], short), "it does most of the work");
+        assert!(!is_crowded(some, [0, 0, 2 * ROUND], short), "it does all of it");
+        assert!(!is_crowded(u32::try_from(BACKLOG).unwrap() + ROUND, [ROUND, ROUND, 0], short), "too much is queued");
+        let (core, mut crowd, now) = fares(some, [ROUND; 3], short);
+        core.node.cancel(&Reason::new(ReasonKind::Explicit, core.label().clone(), core.node.clock().now()), false);
+        assert!(!crowd.look(&core, now), "the rest is to be swept");
     }
 
     #[test]
