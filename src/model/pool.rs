@@ -10,7 +10,7 @@
 //!
 //! # Does not know
 //!
-//! Scopes: here they have numbers of jobs, and no more.
+//! Scopes: here they have numbers of jobs, and no more. And the alarm, without which no worker rests.
 
 use super::{MANY, check, check_with, checker::thread};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 use std::{
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,9 +102,9 @@ impl Jobs {
 }
 
 impl Source for Jobs {
-    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Instant> {
         while self.run_one() && go_on() {}
-        false
+        None
     }
 
     fn queued(&self) -> usize {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | a thread that announces a wait | what its pools have listed (`here.rs`) |
 //! | an owner at its exit | it has helped for as long as a wake-up costs, and much is left (`scope/threads.rs`) |
-//! | a worker that takes a job | more is queued, and there is a place: so one call grows as far as the work does |
+//! | a worker that takes a job | more is queued, and there is a place: so one call grows as far as the work does; but where the jobs may be too short to share, it goes alone |
 //! | the watch | a job has stood in the queue for two looks: whoever spawned it computes (`watch.rs`) |
 //! | whoever cannot wait | for a job with a thread of its own, a turn of a virtual run, the backlog of a cancelled scope |
 //!

@@ -5,14 +5,14 @@
 //! The pool, and what a job does.
 
 use crate::park::standstill::Party;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// A scope as the pool sees it: queued jobs that a worker may run.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Claims a queued job, if there is one, and runs or sweeps it to its end; and so on with the next, if `go_on` says so, which
-    /// is asked after each. Of a virtual run one only. Ends, and says so, where it is *crowded*: the jobs are so short, and others
-    /// spawn or claim so many, that this worker is in their way. Does not unwind.
-    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool;
+    /// is asked after each. Of a virtual run one only. Ends, and tells since when, where it is *crowded*: the jobs are so short, and
+    /// others spawn or claim so many, that this worker is in their way. Does not unwind.
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Instant>;
     /// How many jobs are queued. Without a lock: a hint for who has not ordered it otherwise.
     fn queued(&self) -> usize;
     /// The numbers of the first and the last job that are queued, or a little before and after. Without a lock: whoever

@@ -116,8 +116,15 @@ pub(super) struct Listed {
     /// Since when those who spawn into it, or run its jobs, are left alone: a look saw that they do so fast, or a worker that it
     /// was in their way.
     pub(super) alone: Option<Instant>,
-    /// When a worker last rested because it was in their way.
+    /// When a worker last went to rest because it was in their way; forgotten after a while.
     pub(super) rested: Option<Instant>,
+}
+
+impl Listed {
+    /// Whether its jobs may be too short to share.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.alone.is_some() || self.rested.is_some()
+    }
 }
 
 #[derive(Default)]
@@ -350,7 +357,8 @@ impl State {
 
     /// Whether all that is listed is one source whose jobs may be too short to share: one worker tries.
     pub(super) fn is_crowded(&self) -> bool {
-        self.listed.len() == 1 && self.listed.iter().all(|listed| listed.alone.is_some())
+        let only = self.listed.len() == 1 && self.forced == 0 && self.unseen == 0 && !self.unserved;
+        only && self.listed.iter().all(Listed::is_crowded)
     }
 
     /// Finds a worker for what is listed, but for `spoken` jobs, if one may be active.

@@ -86,14 +86,15 @@ impl Fake {
 }
 
 impl Source for Fake {
-    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Instant> {
         loop {
             let task = self.tasks.lock().unwrap().pop_front();
-            let Some(task) = task else { return false };
+            let task = task?;
+            let began = Instant::now();
             task();
-            let is_crowded = self.is_crowded.load(Ordering::SeqCst);
-            if !go_on() || is_crowded {
-                return is_crowded;
+            let crowded = self.is_crowded.load(Ordering::SeqCst).then_some(began);
+            if !go_on() || crowded.is_some() {
+                return crowded;
             }
         }
     }

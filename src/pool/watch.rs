@@ -67,9 +67,6 @@ const STEADY_AFTER: u32 = 32;
 /// queue's lock. Then the jobs themselves may be long.
 pub(super) const LEFT_ALONE: Duration = Duration::from_millis(1);
 
-/// In no more time a worker finds that it is in the way: in 32 jobs of a microsecond.
-const ROUND: Duration = Duration::from_micros(32);
-
 /// How seldom looks come, at most, while anything is listed.
 const LONG: Duration = Duration::from_millis(5);
 
@@ -143,7 +140,7 @@ impl Default for Sight {
 /// What stands in the queues.
 #[derive(Default)]
 struct Queues {
-    /// How many workers to call at most for jobs that stood there at the last look: one, where others were left alone.
+    /// How many workers to call at most for jobs that stood there at the last look: one, if others were left alone at all of them.
     most: usize,
     /// A job that did not.
     new: bool,
@@ -182,10 +179,11 @@ impl State {
                     // Whoever spawns so fast is left alone, too: a worker would fight for the queue's lock. But not for long.
                     listed.alone = (spawned >= many).then(|| listed.alone.unwrap_or(now));
                     let alone = listed.alone.is_some_and(|since| now.saturating_duration_since(since) < LEFT_ALONE);
+                    listed.rested = listed.rested.filter(|at| now.saturating_duration_since(*at) < 2 * LEFT_ALONE);
                     let waits = first <= listed.mark;
                     let left = started >= many || alone;
                     if waits && !left {
-                        queues.most = queues.most.max(if listed.alone.is_some() { 1 } else { usize::MAX });
+                        queues.most = queues.most.max(if listed.is_crowded() { 1 } else { usize::MAX });
                     }
                     queues.left |= waits && left;
                     queues.new |= !waits;
@@ -197,26 +195,22 @@ impl State {
         queues
     }
 
-    /// A worker is in the way of those who spawn into a source, or run its jobs: they are left alone from now on, as is one who
-    /// spawns fast. Tells whether they are; not where there is something else to do.
+    /// A worker was since then in the way of those who spawn into a source, or run its jobs: they are left alone from now on, as
+    /// is one who spawns fast. Tells whether they are; not where there is something else to do, or nobody might look.
     ///
-    /// They may have been other workers, and must not all go: each finds that in a round that is shorter than [`ROUND`], so one
-    /// that began before the last went says nothing.
-    fn leave_alone(&mut self, source: &Arc<dyn Source>, now: Instant) -> bool {
-        let others = self.listed.len() != 1 || self.forced > 0;
-        if others && !mutant!("rests_beside_others") {
+    /// They may have been other workers, and must not all go: one whose round began before the last went says nothing.
+    fn leave_alone(&mut self, source: &Arc<dyn Source>, since: Instant, now: Instant) -> bool {
+        let others = self.listed.len() != 1 || self.forced > 0 || self.extra > 0;
+        if self.unserved || (others && !mutant!("rests_beside_others")) {
             return false;
         }
         let Some(listed) = self.listed.iter_mut().find(|listed| Arc::ptr_eq(&listed.source, source)) else {
             return false;
         };
-        let late = listed.rested.is_some_and(|at| now.saturating_duration_since(at) < ROUND);
-        if late && !mutant!("all_rest") {
+        if listed.rested.is_some_and(|rested| since <= rested) && !mutant!("all_rest") {
             return false;
         }
         (listed.alone, listed.rested) = (Some(now), Some(now));
-        // Jobs were finished all the time.
-        self.extra = 0;
         true
     }
 
@@ -265,7 +259,10 @@ impl State {
         } else {
             (self.sight.step, self.ahead) = (1, 0);
         }
-        most = most.min(at_most);
+        if self.sight.since_blocked >= STILL_BLOCKING {
+            // Those that have not gone to rest since show that the jobs are worth a thread.
+            most = most.min(at_most.max(moving.saturating_sub(self.coming)));
+        }
         if most == 0 {
             return Vec::new();
         }
@@ -398,9 +395,9 @@ impl PoolCore {
         }
     }
 
-    /// A worker is in the way of others at a source. Tells whether it is to rest; not where what is queued might not be looked at.
-    pub(super) fn rest(self: &Arc<Self>, state: &mut State, from: &Arc<dyn Source>) -> bool {
-        if !state.leave_alone(from, prim::now()) {
+    /// A worker was since then in the way of others at a source. Tells whether it is to rest.
+    pub(super) fn rest(self: &Arc<Self>, state: &mut State, from: &Arc<dyn Source>, since: Instant) -> bool {
+        if !state.leave_alone(from, since, prim::now()) {
             return false;
         }
         if state.watch.is_none() || state.sight.interval > STEADY {
@@ -470,7 +467,7 @@ impl PoolCore {
             // Who was called has yet to come, or others to follow those that were found blocked.
             let expects = old && (state.coming > 0 || state.sight.since_blocked < STILL_BLOCKING / 2);
             let soon = doubtful || expects || listed || seen.dozing || !todo.is_empty() || state.listed.is_empty();
-            state.sight.empty = if queues.new || old { 0 } else { state.sight.empty.saturating_add(1) };
+            state.sight.empty = if queues.new || queues.left || old { 0 } else { state.sight.empty.saturating_add(1) };
             state.sight.interval = match soon {
                 true if state.sight.empty > STEADY_AFTER => STEADY,
                 true => SHORT,
@@ -722,7 +719,7 @@ mod tests {
         };
         assert_eq!(called(&mut state, Duration::ZERO), 0);
         assert_eq!(called(&mut state, LEFT_ALONE), 1);
-        assert!(state.leave_alone(&of, began + LEFT_ALONE + SHORT));
+        assert!(state.leave_alone(&of, began + LEFT_ALONE, began + LEFT_ALONE + SHORT));
         assert_eq!(called(&mut state, 2 * LEFT_ALONE), 0);
         assert_eq!(called(&mut state, 2 * LEFT_ALONE + SHORT), 1);
     }
@@ -731,9 +728,27 @@ mod tests {
     fn of_workers_that_are_in_each_other_s_way_one_stays() {
         let (mut state, source) = full(1000);
         let (began, of) = (Instant::now(), source as Arc<dyn Source>);
-        assert!(state.leave_alone(&of, began));
-        assert!(!state.leave_alone(&of, began + ROUND / 2), "of those it was in the way of, one has gone");
-        assert!(state.leave_alone(&of, began + 2 * ROUND), "and others were there since");
+        let at = |round| began + round * SHORT;
+        assert!(state.leave_alone(&of, at(0), at(2)));
+        assert!(!state.leave_alone(&of, at(1), at(4)), "of those it was in the way of, one has gone");
+        assert!(state.leave_alone(&of, at(3), at(4)), "and others were there since");
+    }
+
+    #[test]
+    fn nobody_rests_who_has_something_else_to_do_or_could_be_forgotten() {
+        type Change = fn(&mut State);
+        let now = Instant::now();
+        let changes: [Change; 4] = [
+            |state| state.unserved = true,
+            |state| state.extra = 1,
+            |state| state.forced = 1,
+            |state| state.put(Fake::new()),
+        ];
+        for change in changes {
+            let (mut state, source) = full(1000);
+            change(&mut state);
+            assert!(!state.leave_alone(&(source as Arc<dyn Source>), now, now));
+        }
     }
 
     #[test]

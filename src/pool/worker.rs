@@ -33,7 +33,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Tells that a worker's thread-locals are destroyed.
@@ -135,19 +135,20 @@ impl PoolCore {
         let mut crowded = None;
         while let Some(source) = self.next_source(worker, &post, &bed, crowded.take()) {
             let unwound = Unwound { core: &self, worker, post: &post };
-            let is_crowded = self.serve(&*source, &post);
+            let since = self.serve(&*source, &post);
             drop(unwound);
             if source.turns().is_some() && source.wanted() > 0 {
                 self.ask(source);
-            } else if is_crowded {
-                crowded = Some(source);
+            } else {
+                crowded = since.map(|since| (source, since));
             }
         }
         here::set_current(None);
     }
 
-    /// Runs jobs of a source: one, and more if nobody else may be in want of this worker. Tells whether it was in others' way.
-    fn serve(&self, source: &dyn Source, post: &Post) -> bool {
+    /// Runs jobs of a source: one, and more if nobody else may be in want of this worker. Tells since when it was in others'
+    /// way.
+    fn serve(&self, source: &dyn Source, post: &Post) -> Option<Instant> {
         source.run(&mut || {
             // Nobody else writes it.
             post.finished.store(post.finished.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -176,15 +177,15 @@ impl PoolCore {
         worker: u64,
         post: &Arc<Post>,
         bed: &Bed,
-        crowded: Option<Arc<dyn Source>>,
+        crowded: Option<(Arc<dyn Source>, Instant)>,
     ) -> Option<Arc<dyn Source>> {
         let mut done = Vec::new();
         let mut state = self.lock();
         // Whether it runs or not: it is about to look.
         state.set_awake(post);
         let mut rests = false;
-        if let Some(source) = crowded {
-            rests = self.rest(&mut state, &source);
+        if let Some((source, since)) = crowded {
+            rests = self.rest(&mut state, &source, since);
             done.push(source);
         }
         loop {

@@ -205,6 +205,21 @@ pub(super) fn keep_room((queue, mut claimed): Room) {
     }
 }
 
+thread_local! {
+    /// How many jobs this thread has spawned, and claimed.
+    static DONE_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The calling thread spawns or claims a job.
+pub(super) fn count_here() {
+    DONE_HERE.set(DONE_HERE.get().wrapping_add(1));
+}
+
+/// How often it has.
+pub(super) fn done_here() -> u64 {
+    DONE_HERE.get()
+}
+
 impl Core {
     pub(crate) fn new(setup: Setup) -> Arc<Tally<Core>> {
         let Setup { ground, pool, body, fail_fast, inline, inlined, keep } = setup;
@@ -309,6 +324,7 @@ impl Tally<Core> {
             drop(gone);
             return None;
         };
+        count_here();
         let now = now.unwrap_or_else(|| self.node.clock().now());
         let own_thread = entry.shared().own_thread;
         if at == Some(0) {

@@ -35,14 +35,13 @@ use crate::{
     pool::{self, Source, Turns},
     raw::{Reader, Tally, Tether},
     scope::{
-        core::{Claimed, Core, Jobs, Queued},
+        core::{Claimed, Core, Jobs, Queued, count_here, done_here},
         job::{Facts, JobRef},
     },
     wait::{self, cycle},
 };
 use std::{
     any::Any,
-    cell::Cell,
     collections::HashSet,
     mem, ptr,
     sync::{Arc, atomic::Ordering},
@@ -59,7 +58,7 @@ impl Tally<Core> {
     ) -> Reader<'t, Facts, V, Failure> {
         let this = tether.tally();
         let (order, own_thread, number) = (job.seed.order(), job.own_thread, job.seed.number);
-        SPAWNED.set(SPAWNED.get().wrapping_add(1));
+        count_here();
         if own_thread && this.node.clock().run().is_none() {
             this.pool.force();
         }
@@ -199,11 +198,6 @@ impl Help {
     }
 }
 
-thread_local! {
-    /// How many jobs this thread has spawned.
-    static SPAWNED: Cell<u64> = const { Cell::new(0) };
-}
-
 /// Whether a worker is in the way of others at the queue: after each so many jobs it looks how it fares.
 #[derive(Default)]
 struct Crowd {
@@ -219,22 +213,22 @@ const ROUND: u32 = 32;
 const BACKLOG: usize = 1_000_000;
 
 impl Crowd {
-    /// The worker has claimed a job at that instant.
-    fn look(&mut self, core: &Tally<Core>, now: Instant) -> bool {
+    /// The worker has claimed a job at that instant. If it is in the way, tells since when.
+    fn look(&mut self, core: &Tally<Core>, now: Instant) -> Option<Instant> {
         self.ran = self.ran.wrapping_add(1);
         if self.ran % ROUND != 1 {
-            return false;
+            return None;
         }
         // Hints: if one is late, so is this. What was spawned and is not queued was claimed.
         let (spawned, queued) = (core.spawned(), core.queued.load(Ordering::Relaxed));
         let all = (2 * spawned).wrapping_sub(queued as u64);
-        let mine = SPAWNED.get().wrapping_add(u64::from(self.ran));
-        let others = all.wrapping_sub(mine);
-        let Some((since, before)) = self.last.replace((now, others)) else { return false };
-        (u64::from(ROUND)..u64::MAX / 2).contains(&others.wrapping_sub(before))
+        let others = all.wrapping_sub(done_here());
+        let (since, before) = self.last.replace((now, others))?;
+        let crowded = (u64::from(ROUND)..u64::MAX / 2).contains(&others.wrapping_sub(before))
             && now.saturating_duration_since(since) < SHORT.saturating_mul(ROUND)
             && queued < BACKLOG
-            && !core.node.is_stopping()
+            && !core.node.is_stopping();
+        crowded.then_some(since)
     }
 }
 
@@ -259,7 +253,7 @@ impl Awaited for Tally<Core> {
 }
 
 impl Source for Tally<Core> {
-    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> bool {
+    fn run(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Instant> {
         with_chair(|chair| {
             let (mut ended, mut crowd) = (None, Crowd::default());
             loop {
@@ -268,10 +262,14 @@ impl Source for Tally<Core> {
                     None => self.claim_next(false, chair.seat(), &mut ended),
                     Some(run) => self.claim_in_turn(run),
                 };
-                let Some(entry) = entry else { return false };
+                let entry = entry?;
                 let crowded = crowd.look(self, entry.since);
                 ended = if entry.lent.shared().own_thread { self.run_apart(entry) } else { self.run_as_worker(entry) };
-                if !go_on() || crowded || self.turns().is_some() {
+                // Unless the last one was long.
+                let short =
+                    |since: &Instant| self.node.clock().now().saturating_duration_since(*since) < SHORT * 2 * ROUND;
+                let crowded = crowded.filter(short);
+                if !go_on() || crowded.is_some() || self.turns().is_some() {
                     if let Some(over) = ended {
                         self.leave(over);
                     }
@@ -469,15 +467,15 @@ mod tests {
             let queued = |jobs: u32| core.queued.store(jobs as usize, Ordering::Relaxed);
             spawn(&core, backlog);
             queued(backlog);
-            assert!((0..ROUND).all(|_| !crowd.look(&core, began)), "before it can tell");
+            assert!((0..ROUND).all(|_| crowd.look(&core, began).is_none()), "before it can tell");
             spawn(&core, spawned + mine);
-            SPAWNED.set(SPAWNED.get() + u64::from(mine));
+            (0..mine + ROUND).for_each(|_| count_here());
             queued(backlog + spawned + mine - claimed - ROUND);
             (core, crowd, began + each * ROUND)
         };
         let is_crowded = |backlog: u32, done: [u32; 3], each: Duration| {
             let (core, mut crowd, now) = fares(backlog, done, each);
-            crowd.look(&core, now)
+            crowd.look(&core, now).is_some()
         };
         let (short, long, some) = (super::SHORT / 2, 2 * super::SHORT, 100);
         assert!(is_crowded(some, [ROUND, 0, 0], short) && is_crowded(some, [0, ROUND, 0], short));
@@ -488,7 +486,7 @@ mod tests {
         assert!(!is_crowded(u32::try_from(BACKLOG).unwrap() + ROUND, [ROUND, ROUND, 0], short), "too much is queued");
         let (core, mut crowd, now) = fares(some, [ROUND; 3], short);
         core.node.cancel(&Reason::new(ReasonKind::Explicit, core.label().clone(), core.node.clock().now()), false);
-        assert!(!crowd.look(&core, now), "the rest is to be swept");
+        assert!(crowd.look(&core, now).is_none(), "the rest is to be swept");
     }
 
     #[test]
