@@ -77,7 +77,7 @@ fn threads(c: &mut Criterion<Unit>) {
         let pool = Pool::builder().keep_alive(KEEP_ALIVE).build().expect("there may be threads");
         meet(&pool);
         settle();
-        threads_of_the_process()
+        f64::from(common::threads().expect("the kernel counts them"))
     });
     group.finish();
 }
@@ -121,10 +121,4 @@ fn cpu_of_others() -> Option<u64> {
         }
     }
     Some(sum)
-}
-
-fn threads_of_the_process() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").expect("main looked");
-    let line = status.lines().find_map(|line| line.strip_prefix("Threads:"));
-    line.and_then(|threads| threads.trim().parse().ok()).expect("the kernel counts them")
 }

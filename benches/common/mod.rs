@@ -22,6 +22,7 @@ use std::{
     any::type_name,
     env,
     fmt::{Debug, Display},
+    fs,
     process::{self, Command},
     thread,
     time::{Duration, Instant},
@@ -42,7 +43,8 @@ const BUDGET: Duration = Duration::from_secs(90);
 const QUICK_BUDGET: Duration = Duration::from_secs(5);
 const QUICK_ROUNDS: usize = 3;
 
-/// Between two laps, so that no worker of the last one still spins or goes to sleep while the next is timed.
+/// Between two laps, so that no worker of the last one still spins or goes to sleep while the next is timed; again and again as
+/// long as threads end that the last one has left behind, or the next would pay for them.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long criterion warms up: all that it does itself is to play back what the rounds have measured.
@@ -226,7 +228,7 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
         for round in (0..rounds).take_while(|&round| round < least || began.elapsed() < budget) {
             for turn in 0..self.runners.len() {
                 let at = (round + turn) % self.runners.len();
-                thread::sleep(PAUSE);
+                pause();
                 let time = (self.runners[at].lap)(repeats[at], &self.expected);
                 self.runners[at].times.push(time.as_nanos() as f64 / repeats[at] as f64);
             }
@@ -235,6 +237,24 @@ impl<'p, V: PartialEq + Debug> Race<'p, V> {
             part(&mut runner.times);
         }
     }
+}
+
+fn pause() {
+    let mut before = threads();
+    loop {
+        thread::sleep(PAUSE);
+        let now = threads();
+        if now >= before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// How many threads the process has, where the kernel tells.
+pub(crate) fn threads() -> Option<u32> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
 }
 
 impl<V> Runner<'_, V> {
