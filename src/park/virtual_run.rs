@@ -432,7 +432,7 @@ const SETTLES: Duration = Duration::from_secs(1);
 /// How often the observer looks at the holder of the baton.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How many looks in a row must show one and the same sleep, times the number of threads that want a CPU: a holder that
+/// How many looks in a row must show one and the same sleep, times the most threads that want a CPU at one of them: a holder that
 /// waits for a lock, of ours or of the allocator, while that lock's holder has no CPU sleeps too. That is over after a
 /// few milliseconds for each of these threads.
 const LOOKS: u32 = 5;
@@ -442,6 +442,7 @@ const LOOKS: u32 = 5;
 fn observe(run: &Weak<Run>) {
     let mut last = None;
     let mut same = 0;
+    let mut crowd = 1;
     let mut waits = 0;
     loop {
         thread::sleep(LOOK);
@@ -493,9 +494,9 @@ fn observe(run: &Weak<Run>) {
             continue;
         };
         let look = Some((seat, turn, sleep));
-        same = if look == last { same + 1 } else { 1 };
+        (same, crowd) = if look == last { (same + 1, runnable().max(crowd)) } else { (1, runnable().max(1)) };
         last = look;
-        if same < LOOKS || same < LOOKS.saturating_mul(runnable()) {
+        if same < LOOKS.saturating_mul(crowd) {
             continue;
         }
         same = 0;
