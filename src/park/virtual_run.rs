@@ -432,17 +432,20 @@ const SETTLES: Duration = Duration::from_secs(1);
 /// How often the observer looks at the holder of the baton.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How many looks in a row must show one and the same sleep, times the most threads that want a CPU at one of them: a holder that
-/// waits for a lock, of ours or of the allocator, while that lock's holder has no CPU sleeps too. That is over after a
-/// few milliseconds for each of these threads.
+/// How many looks in a row must show one and the same sleep, on a machine where one thread wants a CPU; where more do, each look
+/// counts for so much less. A holder that waits for a lock, of ours or of the allocator, while that lock's holder has no
+/// CPU sleeps too. That is over when that one has had some milliseconds.
 const LOOKS: u32 = 5;
+
+/// For how much a look counts: the part of a CPU that a thread gets meanwhile. The crowd changes from look to look, so it is
+/// added up.
+const SHARE: u32 = 1 << 20;
 
 /// Takes the baton from a holder that sleeps outside the library, in a std barrier say. Linux only: elsewhere nothing
 /// tells us.
 fn observe(run: &Weak<Run>) {
     let mut last = None;
-    let mut same = 0;
-    let mut crowd = 1;
+    let mut slept = 0;
     let mut waits = 0;
     loop {
         thread::sleep(LOOK);
@@ -478,11 +481,11 @@ fn observe(run: &Weak<Run>) {
             continue;
         }
         let Holder::Seat(seat) = state.holder else {
-            same = 0;
+            slept = 0;
             continue;
         };
         if state.begun != state.turns || state.inner > 0 {
-            same = 0;
+            slept = 0;
             continue;
         }
         let turn = state.turns;
@@ -490,16 +493,16 @@ fn observe(run: &Weak<Run>) {
         drop(state);
         let sleep = thread.as_deref().and_then(sleep_of);
         let Some(sleep) = sleep else {
-            same = 0;
+            slept = 0;
             continue;
         };
         let look = Some((seat, turn, sleep));
-        (same, crowd) = if look == last { (same + 1, runnable().max(crowd)) } else { (1, runnable().max(1)) };
+        slept = SHARE / runnable().max(1) + if look == last { slept } else { 0 };
         last = look;
-        if same < LOOKS.saturating_mul(crowd) {
+        if slept < LOOKS * SHARE {
             continue;
         }
-        same = 0;
+        slept = 0;
         state = run.state.lock();
         if state.turns == turn && matches!(state.holder, Holder::Seat(holder) if holder == seat) {
             state.holder = Holder::Nobody;

@@ -214,7 +214,7 @@ fn a_worker_that_is_in_the_way_does_not_rest_where_another_source_is_listed() {
         let _ = wait.recv_timeout(GUARD);
         first();
     });
-    crowded.push(stint(&tell));
+    crowded.give(&core, stint(&tell));
     other.give(&core, stint(&tell));
     go.send(()).unwrap();
     let (first, second) = (told.recv_timeout(GUARD).unwrap(), told.recv_timeout(GUARD).unwrap());
