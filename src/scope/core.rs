@@ -172,7 +172,7 @@ pub(crate) struct Core {
     pub(super) inherited: Inherited,
     pub(super) owner: Arc<Seat>,
     /// How many jobs have been numbered.
-    pub(super) spawned: AtomicU64,
+    spawned: AtomicU64,
     /// How long the queue is, for those who look without its lock. Written under it.
     pub(super) queued: AtomicUsize,
     /// Likewise, a number that the first job in the queue has, or a lower one.

@@ -460,7 +460,11 @@ mod tests {
 
     #[test]
     fn a_worker_is_in_the_way_where_jobs_are_short_and_others_do_as_much() {
-        let spawn = |core: &Tally<Core>, jobs: u32| core.spawned.fetch_add(u64::from(jobs), Ordering::Relaxed);
+        let spawn = |core: &Tally<Core>, jobs: u32| {
+            for _ in 0..jobs {
+                core.next_number();
+            }
+        };
         // In a round, so many are spawned and claimed by others, and spawned by its own jobs.
         let fares = |backlog: u32, [spawned, claimed, mine]: [u32; 3], each: Duration| {
             let (core, mut crowd, began) = (core(), Crowd::default(), Instant::now());
